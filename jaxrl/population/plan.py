@@ -1,0 +1,172 @@
+"""The planner: groups agents into cohorts and tiles, and says what a sweep will take."""
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from jaxrl.dqn import replay
+from jaxrl.dqn.environment import Environment
+from jaxrl.dqn.hyperparameters import Cadence, Configuration, Shape
+from jaxrl.errors import InputError
+from jaxrl.population.devices import Hardware
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """A configuration and a seed: one network to train."""
+
+    configuration: Configuration
+    seed: int
+    """0 to 2³² − 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long agents train and how they are scored. Steps are an agent's own environment steps."""
+
+    steps: int
+    eval_every: int
+    eval_episodes: int
+    final_episodes: int
+
+    @property
+    def eval_steps(self) -> list[int]:
+        """The steps after which every agent is evaluated; the last step is always one."""
+        return [*range(self.eval_every, self.steps, self.eval_every), self.steps]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """Agents that share array shapes and cadence."""
+
+    shape: Shape
+    cadence: Cadence
+    tiles: tuple[tuple[int, ...], ...]
+    """For each tile the indices of its agents, at most the tile's width."""
+
+    @property
+    def agents(self) -> int:
+        return sum(len(tile) for tile in self.tiles)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything about a sweep that is known before it is compiled."""
+
+    agents: tuple[Agent, ...]
+    budget: Budget
+    env: Environment
+    hardware: Hardware
+    cohorts: tuple[Cohort, ...]
+    capacity: int
+    """Rows of every agent's replay ring: the sweep's, not a shape."""
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return tuple(dict.fromkeys(cohort.shape for cohort in self.cohorts))
+
+    @property
+    def lanes(self) -> int:
+        """Agents including those that only fill tiles."""
+        return sum(len(cohort.tiles) for cohort in self.cohorts) * self.hardware.tile_width
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(
+            len(cohort.tiles) * self.hardware.tile_width * self.agent_bytes(cohort.shape)
+            for cohort in self.cohorts
+        )
+
+    def agent_bytes(self, shape: Shape) -> int:
+        """Bytes of one agent's state: replay, and five times its parameters (online, target, two
+        moments, the best along the way)."""
+        ring = self.capacity * replay.row_size(self.env.observation_size)
+        return 4 * (ring + 5 * parameter_count(shape, self.env))
+
+    def step_seconds(self) -> list[float]:
+        """For each agent the predicted device time of one of its steps."""
+        seconds = [0.0] * len(self.agents)
+        for cohort in self.cohorts:
+            for tile in cohort.tiles:
+                for index in tile:
+                    seconds[index] = tile_seconds(cohort, self.env, 1, 1)
+        return seconds
+
+    def predicted_seconds(self) -> float:
+        """A rough time for the training, without compilation: see :func:`tile_seconds`."""
+        total = sum(
+            len(cohort.tiles) * tile_seconds(cohort, self.env, self.budget.steps, self.hardware.tile_width)
+            for cohort in self.cohorts
+        )
+        return total / len(self.hardware.devices)
+
+
+def parameter_count(shape: Shape, env: Environment) -> int:
+    """Parameters of a Q-network of this shape."""
+    widths = (env.observation_size, *shape.hidden_sizes)
+    heads = env.num_actions + shape.dueling
+    return sum((a + 1) * b for a, b in zip(widths, (*widths[1:], heads), strict=True))
+
+
+# Measured on one core of the CPU that benchmarks/results names: an environment step of an agent in
+# a tile of 4, an update's fixed part, and floating-point operations a second within updates.
+_STEP_SECONDS = 1.5e-6
+_UPDATE_SECONDS = 6e-6
+_FLOPS = 80e9
+
+
+def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> float:
+    """A rough time for one tile on one CPU core: environment steps, and updates of four passes
+    (online, target, and a backward pass twice as dear)."""
+    shape, cadence = cohort.shape, cohort.cadence
+    updates = steps / cadence.train_freq * cadence.gradient_steps
+    flops = 4 * shape.batch_size * 2 * parameter_count(shape, env)
+    return width * (steps * _STEP_SECONDS + updates * (_UPDATE_SECONDS + flops / _FLOPS))
+
+
+def make_plan(
+    agents: Sequence[Agent], budget: Budget, env: Environment, hardware: Hardware
+) -> Plan:
+    """Groups ``agents`` into cohorts of one shape and cadence, cut into tiles.
+
+    Raises:
+        InputError: the population does not fit in memory, with what it needs and what fits.
+    """
+    groups: dict[tuple[Shape, Cadence], list[int]] = defaultdict(list)
+    for index, agent in enumerate(agents):
+        groups[agent.configuration.shape, agent.configuration.cadence].append(index)
+    width = hardware.tile_width
+    cohorts = []
+    for (shape, cadence), members in groups.items():
+        # Agents that start to learn together share tiles: a tile trains from its first on.
+        members.sort(key=lambda i: agents[i].configuration.learning_starts)
+        tiles = tuple(tuple(members[i : i + width]) for i in range(0, len(members), width))
+        cohorts.append(Cohort(shape, cadence, tiles))
+    largest = max(agent.configuration.buffer_size for agent in agents)
+    plan = Plan(
+        agents=tuple(agents),
+        budget=budget,
+        env=env,
+        hardware=hardware,
+        cohorts=tuple(cohorts),
+        capacity=min(largest, budget.steps),
+    )
+    _check_memory(plan)
+    return plan
+
+
+def _check_memory(plan: Plan) -> None:
+    needed, free = plan.memory_bytes, plan.hardware.memory_bytes
+    if needed <= 0.9 * free:
+        return
+    fits = math.floor(0.9 * free / needed * len(plan.agents))
+    raise InputError(
+        f"{len(plan.agents)} agents need {_gib(needed)} of memory and {_gib(free)} are free: about "
+        f"{fits} agents fit. Use fewer --configs or --seeds, a smaller buffer_size "
+        f"(replay holds {plan.capacity:,} steps an agent), or fewer --steps."
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,291 @@
+"""The compiled programs of a shape: the one place where agents are mapped over a tile.
+
+A *tile* is the number of agents that one program holds, a constant of the hardware. A cohort of any
+size is a number of tiles, run one after another or side by side, so an agent's numbers cannot
+depend on how many others are trained.
+
+Shapes: P agents of a tile, C rows of a replay ring, W values a row, E evaluation episodes. Times
+are int32 scalars, environment steps of an agent.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.dqn import agent, replay
+from jaxrl.dqn.environment import Environment
+from jaxrl.dqn.exploration import epsilon
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
+from jaxrl.dqn.networks import QNetwork
+
+
+class Tile(NamedTuple):
+    """The state of one tile. Every leaf has a leading P axis."""
+
+    actor: agent.Actor
+    learner: agent.Learner
+    ring: jax.Array
+    """[P, C, W], the replay rows."""
+    sums: agent.Sums
+    best_params: Any
+    """The parameters with the highest evaluation so far."""
+    best_return: jax.Array
+    """[P], that evaluation; -inf before the first."""
+
+
+class Evaluation(NamedTuple):
+    """What a tile reports at an evaluation step. Arrays ``[P]``."""
+
+    eval_return_mean: jax.Array
+    eval_return_std: jax.Array
+    train_return_mean: jax.Array
+    loss: jax.Array
+    """Mean over the updates since the last report, as the next two; NaN without updates."""
+    q_mean: jax.Array
+    grad_norm: jax.Array
+    epsilon: jax.Array
+    updates: jax.Array
+    diverged: jax.Array
+
+
+class FinalEvaluation(NamedTuple):
+    """Fresh episodes of a finished tile's last policy and of its best along the way: ``[P]``."""
+
+    last_mean: jax.Array
+    last_std: jax.Array
+    best_mean: jax.Array
+    best_std: jax.Array
+
+
+class Programs:
+    """Training and its helpers for one shape, compiled once each, ahead of their first use.
+
+    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile. ``start`` and ``evaluate``
+    need :meth:`compile_training` first, ``finish`` needs :meth:`compile_finish`.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        env: Environment,
+        *,
+        width: int,
+        capacity: int,
+        eval_episodes: int,
+        final_episodes: int,
+    ) -> None:
+        self.shape = shape
+        self.env = env
+        self.network = QNetwork.of(shape, env.num_actions)
+        self.width = width
+        self.capacity = capacity
+        self.eval_episodes = eval_episodes
+        self.final_episodes = final_episodes
+
+    def compile_training(self) -> None:
+        """Compiles what starts, trains and evaluates a tile."""
+        seeds, hyper, t = self._inputs()
+        tile = jax.eval_shape(self._start, seeds)
+        cadence = Cadence(t, t)
+        self.start = jax.jit(self._start).lower(seeds).compile()
+        self.train = (
+            jax.jit(self._train, donate_argnums=0)
+            .lower(tile, seeds, hyper, cadence, t, t)
+            .compile()
+        )
+        self.evaluate = (
+            jax.jit(self._evaluate, donate_argnums=0).lower(tile, seeds, hyper, t).compile()
+        )
+
+    def compile_finish(self) -> None:
+        """Compiles the final evaluation of a tile."""
+        seeds, hyper, t = self._inputs()
+        params = jax.eval_shape(self._start, seeds).best_params
+        self.finish = jax.jit(self._finish).lower(params, params, seeds, hyper, t).compile()
+
+    def _inputs(self) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, jax.ShapeDtypeStruct]:
+        def leaf(name: str) -> jax.ShapeDtypeStruct:
+            observation = name.startswith("observation_")
+            shape = (self.width, self.env.observation_size) if observation else (self.width,)
+            return jax.ShapeDtypeStruct(shape, HYPERPARAMETER_DTYPES.get(name, np.float32))
+
+        hyper = Hyperparameters(*map(leaf, Hyperparameters._fields))  # type: ignore[arg-type]
+        seeds = jax.ShapeDtypeStruct((self.width,), np.uint32)
+        return seeds, hyper, jax.ShapeDtypeStruct((), np.int32)
+
+    def _start(self, seeds: jax.Array) -> Tile:
+        """New agents, before their first step."""
+        initialise = functools.partial(agent.initialise, env=self.env, network=self.network)
+        actor, learner = jax.vmap(initialise)(seeds)
+        rows = (self.width, self.capacity, replay.row_size(self.env.observation_size))
+        return Tile(
+            actor=actor,
+            learner=learner,
+            ring=jnp.zeros(rows),
+            sums=jax.tree.map(lambda x: jnp.broadcast_to(x, (self.width,)), agent.no_sums()),
+            best_params=learner.params,
+            best_return=jnp.full(self.width, -jnp.inf),
+        )
+
+    def _train(
+        self,
+        tile: Tile,
+        seeds: jax.Array,
+        hyper: Hyperparameters,
+        cadence: Cadence,
+        start: jax.Array,
+        stop: jax.Array,
+    ) -> Tile:
+        """Takes the steps from ``start`` to ``stop``, with the training that is due in them.
+
+        The cadence is a runtime value: a round acts up to the next multiple of ``train_freq`` (or
+        to ``stop``), then trains if it got there.
+        """
+        act = jax.vmap(
+            functools.partial(agent.act, env=self.env, network=self.network),
+            in_axes=(0, 0, 0, 0, None),
+        )
+
+        def train_round(carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
+            t, tile = carry
+            training = (t // cadence.train_freq + 1) * cadence.train_freq
+            end = jnp.minimum(training, stop)
+
+            def step(
+                t: jax.Array, carry: tuple[agent.Actor, jax.Array]
+            ) -> tuple[agent.Actor, jax.Array]:
+                actor, rows = act(carry[0], tile.learner.params, hyper, seeds, t)
+                return actor, replay.write(carry[1], rows, t)
+
+            actor, ring = jax.lax.fori_loop(t, end, step, (tile.actor, tile.ring))
+            tile = tile._replace(actor=actor, ring=ring)
+            return end, self._learn(tile, seeds, hyper, cadence, end, end == training)
+
+        return jax.lax.while_loop(lambda carry: carry[0] < stop, train_round, (start, tile))[1]
+
+    def _learn(
+        self,
+        tile: Tile,
+        seeds: jax.Array,
+        hyper: Hyperparameters,
+        cadence: Cadence,
+        t: jax.Array,
+        is_due: jax.Array,
+    ) -> Tile:
+        """One round of training after ``t`` steps, of the agents whose warm-up is over.
+
+        Loops of no turn or one stand where a ``cond`` would copy all that it passes through.
+        """
+        ready = t > hyper.learning_starts
+        is_due &= jnp.any(ready)
+        any_double_q = jnp.any(hyper.double_q)
+        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, None))
+        sample = functools.partial(
+            replay.sample, batch_size=self.shape.batch_size, n_step=self.shape.n_step
+        )
+
+        def learn_one(
+            learner: agent.Learner,
+            sums: agent.Sums,
+            ring: jax.Array,
+            seed: jax.Array,
+            hyper: Hyperparameters,
+            ready: jax.Array,
+            turn: jax.Array,
+        ) -> tuple[agent.Learner, agent.Sums]:
+            key = jax.random.fold_in(agent.agent_key(seed, agent.REPLAY), turn)
+            batch = sample(key, ring, t, hyper.buffer_size, hyper.gamma)
+            return agent.update(
+                learner, sums, batch, hyper, ready, any_double_q, network=self.network
+            )
+
+        def sync(_: jax.Array, learner: agent.Learner) -> agent.Learner:
+            target = update_target(learner, hyper, t, cadence.train_freq)
+            return learner._replace(target_params=target)
+
+        def step(
+            index: jax.Array, carry: tuple[agent.Learner, agent.Sums]
+        ) -> tuple[agent.Learner, agent.Sums]:
+            turn = (t // cadence.train_freq) * cadence.gradient_steps + index
+            learn = jax.vmap(learn_one, in_axes=(0, 0, 0, 0, 0, 0, None))
+            return learn(*carry, tile.ring, seeds, hyper, ready, turn)
+
+        learner = jax.lax.fori_loop(0, jnp.where(is_due, 1, 0), sync, tile.learner)
+        turns = jnp.where(is_due, cadence.gradient_steps, 0)
+        learner, sums = jax.lax.fori_loop(0, turns, step, (learner, tile.sums))
+        return tile._replace(learner=learner, sums=sums)
+
+    def _evaluate(
+        self, tile: Tile, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
+    ) -> tuple[Tile, Evaluation]:
+        """Greedy episodes after ``t`` steps; keeps the best policy so far, restarts the sums."""
+        learner, sums = tile.learner, tile.sums
+        diverged = learner.diverged | ~jax.vmap(agent.is_finite)(learner.params)
+        returns = self._returns(learner.params, seeds, hyper, agent.EVALUATE, t, self.eval_episodes)
+        mean = jnp.mean(returns, axis=1)
+        better = (mean > tile.best_return) & ~diverged
+        evaluation = Evaluation(
+            eval_return_mean=mean,
+            eval_return_std=jnp.std(returns, axis=1),
+            train_return_mean=jax.vmap(agent.train_return_mean)(tile.actor),
+            loss=sums.loss / sums.updates,
+            q_mean=sums.q / sums.updates,
+            grad_norm=sums.grad_norm / sums.updates,
+            epsilon=jax.vmap(epsilon, in_axes=(0, None))(hyper, t),
+            updates=learner.updates,
+            diverged=diverged,
+        )
+        tile = tile._replace(
+            learner=learner._replace(diverged=diverged),
+            sums=jax.tree.map(jnp.zeros_like, sums),
+            best_params=jax.vmap(_select)(better, learner.params, tile.best_params),
+            best_return=jnp.where(better, mean, tile.best_return),
+        )
+        return tile, evaluation
+
+    def _finish(
+        self, last: Any, best: Any, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
+    ) -> FinalEvaluation:
+        """Fresh greedy episodes, the same ones for both policies."""
+
+        def score(params: Any) -> tuple[jax.Array, jax.Array]:
+            returns = self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
+            return jnp.mean(returns, axis=1), jnp.std(returns, axis=1)
+
+        return FinalEvaluation(*score(last), *score(best))
+
+    def _returns(
+        self,
+        params: Any,
+        seeds: jax.Array,
+        hyper: Hyperparameters,
+        purpose: int,
+        t: jax.Array,
+        episodes: int,
+    ) -> jax.Array:
+        """Returns ``[P, E]`` of greedy episodes, on keys that follow from seed, purpose and step."""
+        play = functools.partial(agent.greedy_return, env=self.env, network=self.network)
+
+        def of_agent(params: Any, hyper: Hyperparameters, seed: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(agent.agent_key(seed, purpose), t)
+            keys = jax.random.split(key, episodes)
+            return jax.vmap(play, in_axes=(None, None, 0))(params, hyper, keys)
+
+        return jax.vmap(of_agent)(params, hyper, seeds)
+
+
+HYPERPARAMETER_DTYPES: dict[str, type] = {
+    "buffer_size": np.int32,
+    "target_update_interval": np.int32,
+    "learning_starts": np.int32,
+    "epsilon_decay_steps": np.int32,
+    "double_q": np.bool_,
+}
+"""Types of the traced hyperparameters that are not float32."""
+
+
+def _select(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -1,0 +1,285 @@
+"""Trains a planned population: a generator that yields one report a chunk.
+
+Worker threads, one for each core or GPU, take the tiles chunk by chunk, always the one with most
+left to do, so that an uneven number of tiles still keeps every core busy. Nobody passes an
+evaluation step before every tile has reached it. Reports are read by whoever iterates, on another
+thread than those that feed the devices: a device waits for neither reading nor writing.
+"""
+
+import concurrent.futures
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.dqn.environment import observation_statistics
+from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
+from jaxrl.population.plan import Cohort, Plan, tile_seconds
+from jaxrl.population.program import HYPERPARAMETER_DTYPES, Programs, Tile
+
+CHUNK_SECONDS = 0.5
+"""About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
+long enough that its dispatch costs nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the host learns from one chunk of one tile of n agents."""
+
+    agents: np.ndarray
+    """[n], indices into the plan's agents."""
+    step: int
+    """Environment steps that each of them has taken."""
+    new_steps: int
+    """How many of those in this chunk."""
+    seconds: float
+    """Time on the device."""
+    evaluation: dict[str, np.ndarray] | None = None
+    """At an evaluation step: arrays ``[n]`` named as in ``program.Evaluation``."""
+    final: dict[str, np.ndarray] | None = None
+    """After the last step: arrays ``[n]`` named as in ``program.FinalEvaluation``."""
+    params: dict[str, Any] | None = None
+    """With ``final``, on the host: parameter trees ``last`` and ``best``, each leaf ``[n, …]``, and
+    ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
+
+
+def train(plan: Plan) -> Iterator[Report]:
+    """Trains every agent of ``plan``, from the first step to the final evaluation.
+
+    Closing the generator stops the devices after the chunks under way. An error in a worker is
+    raised here.
+    """
+    run = _Run(plan)
+    run.start()
+    try:
+        yield from run.reports()
+    finally:
+        run.stop()
+
+
+@dataclasses.dataclass
+class _TileRun:
+    """A tile on its way through training."""
+
+    cohort: Cohort
+    agents: np.ndarray
+    programs: Programs
+    seeds: np.ndarray
+    hyper: Hyperparameters
+    seconds_per_step: float
+    """Predicted, then measured."""
+    state: Tile | None = None
+    step: int = 0
+    busy: bool = False
+    finished: bool = False
+
+
+class _Run:
+    """The state that the worker threads of one training share, under one lock."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        budget = plan.budget
+        self._eval_steps = budget.eval_steps
+        self._programs = {
+            shape: Programs(
+                shape,
+                plan.env,
+                width=plan.hardware.tile_width,
+                capacity=plan.capacity,
+                eval_episodes=budget.eval_episodes,
+                final_episodes=budget.final_episodes,
+            )
+            for shape in plan.shapes
+        }
+        statistics = _statistics(plan)
+        self._tiles = [
+            self._tile(cohort, tile, statistics) for cohort in plan.cohorts for tile in cohort.tiles
+        ]
+        self._trainable: set[Shape] = set()
+        self._finishable: set[Shape] = set()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._queue: queue.Queue[Report | BaseException] = queue.Queue()
+        self._threads = [
+            threading.Thread(target=self._guard, args=(self._work, device), name=f"jaxrl-{i}")
+            for i, device in enumerate(plan.hardware.devices)
+        ]
+        self._threads.append(threading.Thread(target=self._guard, args=(self._compile,)))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def reports(self) -> Iterator[Report]:
+        finished = 0
+        while finished < len(self._tiles):
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            finished += item.final is not None
+            yield item
+
+    def _tile(self, cohort: Cohort, tile: Sequence[int], statistics: Any) -> _TileRun:
+        plan = self._plan
+        seeds, hyper = tile_inputs(plan, tile, statistics)
+        seconds = tile_seconds(cohort, plan.env, 1, plan.hardware.tile_width)
+        programs = self._programs[cohort.shape]
+        return _TileRun(cohort, np.array(tile), programs, seeds, hyper, seconds)
+
+    def _guard(self, target: Any, *args: Any) -> None:
+        """Runs a thread's work; what it raises reaches the one who iterates."""
+        try:
+            target(*args)
+        except BaseException as error:
+            self._queue.put(error)
+
+    def _compile(self) -> None:
+        """Compiles the dearest shapes first; tiles of a shape start as soon as it is ready."""
+        cost: dict[Shape, float] = dict.fromkeys(self._programs, 0.0)
+        for tile in self._tiles:
+            cost[tile.cohort.shape] += tile.seconds_per_step
+        shapes = sorted(cost, key=cost.__getitem__, reverse=True)
+
+        def compile_one(shape: Shape, finish: bool) -> None:
+            if self._stopping:
+                return
+            programs = self._programs[shape]
+            (programs.compile_finish if finish else programs.compile_training)()
+            with self._changed:
+                (self._finishable if finish else self._trainable).add(shape)
+                self._changed.notify_all()
+
+        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+            jobs = [pool.submit(compile_one, s, finish) for finish in (False, True) for s in shapes]
+            for job in jobs:
+                job.result()
+
+    def _work(self, device: jax.Device) -> None:
+        with jax.default_device(device):
+            while (tile := self._take()) is not None:
+                is_trained = tile.step == self._plan.budget.steps
+                report = self._finish(tile) if is_trained else self._chunk(tile)
+                with self._changed:
+                    tile.busy = False
+                    self._changed.notify_all()
+                self._queue.put(report)
+
+    def _take(self) -> _TileRun | None:
+        """Waits for the tile with the most left to do before it may go no further."""
+        with self._changed:
+            while not self._stopping:
+                if all(tile.finished for tile in self._tiles):
+                    return None
+                barrier = self._barrier()
+                ready = [tile for tile in self._tiles if self._is_ready(tile, barrier)]
+                if ready:
+                    tile = max(ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step)
+                    tile.busy = True
+                    return tile
+                self._changed.wait()
+        return None
+
+    def _barrier(self) -> int:
+        """The evaluation step that no tile may pass yet."""
+        slowest = min(tile.step for tile in self._tiles)
+        return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
+
+    def _is_ready(self, tile: _TileRun, barrier: int) -> bool:
+        if tile.busy or tile.finished:
+            return False
+        if tile.step == self._plan.budget.steps:
+            return tile.cohort.shape in self._finishable
+        return tile.step < barrier and tile.cohort.shape in self._trainable
+
+    def _chunk(self, tile: _TileRun) -> Report:
+        """Trains a tile up to the next evaluation step, or for as long as a chunk lasts."""
+        programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
+        began = time.perf_counter()
+        state = programs.start(seeds) if tile.state is None else tile.state
+        next_evaluation = next(step for step in self._eval_steps if step > tile.step)
+        length = max(1, int(CHUNK_SECONDS / tile.seconds_per_step))
+        stop = min(next_evaluation, tile.step + length)
+        cadence = tile.cohort.cadence._replace(
+            train_freq=np.int32(tile.cohort.cadence.train_freq),
+            gradient_steps=np.int32(tile.cohort.cadence.gradient_steps),
+        )
+        state = programs.train(state, seeds, hyper, cadence, np.int32(tile.step), np.int32(stop))
+        jax.block_until_ready(state.sums)
+        trained = time.perf_counter() - began
+        evaluation = None
+        if stop == next_evaluation:
+            state, evaluation = programs.evaluate(state, seeds, hyper, np.int32(stop))
+            evaluation = self._rows(tile, evaluation._asdict())
+        new_steps = stop - tile.step
+        tile.seconds_per_step = trained / new_steps
+        tile.state, tile.step = state, stop
+        seconds = time.perf_counter() - began
+        return Report(tile.agents, stop, new_steps, seconds, evaluation)
+
+    def _finish(self, tile: _TileRun) -> Report:
+        """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
+        assert tile.state is not None
+        began = time.perf_counter()
+        params = {"last": tile.state.learner.params, "best": tile.state.best_params}
+        step = np.int32(tile.step)
+        final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
+        normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
+        rows = self._rows(tile, final._asdict())
+        params = self._rows(tile, {**params, "normalisation": normalisation})
+        tile.state, tile.finished = None, True
+        seconds = time.perf_counter() - began
+        return Report(tile.agents, tile.step, 0, seconds, final=rows, params=params)
+
+    @staticmethod
+    def _rows(tile: _TileRun, tree: Any) -> Any:
+        """``tree`` on the host, without the lanes that only fill the tile."""
+        return jax.tree.map(lambda x: np.array(x[: len(tile.agents)]), jax.device_get(tree))
+
+
+def tile_inputs(
+    plan: Plan, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, Hyperparameters]:
+    """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent.
+
+    Args:
+        statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
+    """
+    filled = [*tile, *[tile[0]] * (plan.hardware.tile_width - len(tile))]
+    configurations = [plan.agents[index].configuration for index in filled]
+
+    def column(name: str) -> np.ndarray:
+        dtype = HYPERPARAMETER_DTYPES.get(name, np.float32)
+        return np.array([getattr(c, name) for c in configurations], dtype)
+
+    normalised = np.array([c.normalize_observations for c in configurations])[:, None]
+    mean, std = statistics
+    traced = [name for name in Hyperparameters._fields if not name.startswith("observation_")]
+    hyper = Hyperparameters(
+        **{name: column(name) for name in traced},  # type: ignore[arg-type]
+        observation_mean=np.where(normalised, mean, 0).astype(np.float32),  # type: ignore[arg-type]
+        observation_std=np.where(normalised, std, 1).astype(np.float32),  # type: ignore[arg-type]
+    )
+    return np.array([plan.agents[index].seed for index in filled], np.uint32), hyper
+
+
+def _statistics(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Observation statistics, computed only where an agent normalises."""
+    size = plan.env.observation_size
+    if not any(agent.configuration.normalize_observations for agent in plan.agents):
+        return np.zeros(size), np.ones(size)
+    mean, std = jax.jit(lambda: observation_statistics(plan.env))()
+    return np.asarray(mean), np.asarray(std)

@@ -1,0 +1,154 @@
+"""What each agent has reached, and who is ahead."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from jaxrl.dqn.hyperparameters import NAMES
+from jaxrl.population.plan import Agent
+from jaxrl.population.train import Report
+from jaxrl.search.table import RESULT_COLUMNS, format_cell
+
+SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
+"""Which policy stands for a configuration, and the result column that ranks it."""
+
+
+@dataclasses.dataclass
+class Result:
+    """The row of one agent in ``results.csv``. Means are NaN until they are known."""
+
+    config: int
+    agent: Agent
+    train_return_mean: float = math.nan
+    eval_return_mean: float = math.nan
+    eval_return_std: float = math.nan
+    eval_episodes: int = 0
+    best_return_mean: float = math.nan
+    env_steps: int = 0
+    updates: int = 0
+    diverged: bool = False
+    status: str = "killed"
+    """``killed`` until the agent is finished or has diverged."""
+    latest_return_mean: float = math.nan
+    """Of the latest evaluation during training; not in ``results.csv``."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        configuration = dataclasses.asdict(self.agent.configuration)
+        return {
+            "config": self.config,
+            "seed": self.agent.seed,
+            **{name: configuration[name] for name in NAMES},
+            **{name: getattr(self, name) for name in RESULT_COLUMNS},
+        }
+
+
+class Results:
+    """The results of a sweep, kept up to date report by report.
+
+    Args:
+        agents: of every configuration, all its seeds.
+        configs: the configuration number of each agent.
+        final_episodes: episodes of the final evaluation.
+        select: ``last`` or ``best``, see :data:`SELECTIONS`.
+    """
+
+    def __init__(
+        self, agents: Sequence[Agent], configs: Sequence[int], final_episodes: int, select: str
+    ) -> None:
+        self.of_agent = [Result(c, agent) for c, agent in zip(configs, agents, strict=True)]
+        self._final_episodes = final_episodes
+        self._column = SELECTIONS[select]
+        self._by_config: dict[int, list[Result]] = {}
+        for result in self.of_agent:
+            self._by_config.setdefault(result.config, []).append(result)
+
+    def update(self, report: Report) -> None:
+        """Takes over what a report says of its agents."""
+        for place, index in enumerate(report.agents):
+            result = self.of_agent[index]
+            result.env_steps = report.step
+            if report.evaluation is not None:
+                values = {name: column[place] for name, column in report.evaluation.items()}
+                result.latest_return_mean = float(values["eval_return_mean"])
+                result.train_return_mean = float(values["train_return_mean"])
+                result.updates = int(values["updates"])
+                result.diverged = bool(values["diverged"])
+            if report.final is not None:
+                self._finish(result, {name: c[place] for name, c in report.final.items()})
+
+    def _finish(self, result: Result, values: Mapping[str, Any]) -> None:
+        """The last policy of an agent that diverged acts on numbers that are none: it has no score."""
+        if not result.diverged:
+            result.eval_return_mean = float(values["last_mean"])
+            result.eval_return_std = float(values["last_std"])
+        result.eval_episodes = self._final_episodes
+        result.best_return_mean = float(values["best_mean"])
+        result.status = "diverged" if result.diverged else "finished"
+
+    def score(self, result: Result) -> float:
+        """By which an agent is ranked: its final evaluation, or NaN."""
+        return getattr(result, self._column)
+
+    def agent_order(self, index: int) -> tuple[Any, ...]:
+        """Sorts agents, the best first."""
+        result = self.of_agent[index]
+        return _order([result], [self.score(result)], (result.config, result.agent.seed))
+
+    def ranking(self) -> list[int]:
+        """Configuration numbers, the best first: by the mean over its seeds of the final evaluation,
+        then of the training returns, then the lower number; those with a diverged seed last."""
+        return sorted(self._by_config, key=self._final_order)
+
+    def latest_ranking(self) -> list[int]:
+        """The same while training goes on: by the latest evaluations."""
+
+        def order(config: int) -> tuple[Any, ...]:
+            seeds = self._by_config[config]
+            return _order(seeds, [r.latest_return_mean for r in seeds], (config,))
+
+        return sorted(self._by_config, key=order)
+
+    def seeds(self, config: int) -> list[Result]:
+        """The results of a configuration's seeds."""
+        return self._by_config[config]
+
+    def mean(self, config: int, name: str) -> float:
+        """Mean of a numeric result over a configuration's seeds; NaN where one is missing."""
+        return float(np.mean([getattr(result, name) for result in self._by_config[config]]))
+
+    def to_csv(self) -> str:
+        """``results.csv``: a row an agent, sorted by ``config`` and ``seed``."""
+        rows = sorted((r.row for r in self.of_agent), key=lambda row: (row["config"], row["seed"]))
+        file = io.StringIO()
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
+        return file.getvalue()
+
+    def _final_order(self, config: int) -> tuple[Any, ...]:
+        seeds = self._by_config[config]
+        return _order(seeds, [self.score(result) for result in seeds], (config,))
+
+
+def _order(seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]) -> tuple[Any, ...]:
+    train = [result.train_return_mean for result in seeds]
+    return (any(r.diverged for r in seeds), _falling(scores), _falling(train), *tie)
+
+
+def _falling(values: Iterable[float]) -> float:
+    """Minus the mean, so that sorting puts the highest first; a missing value comes last."""
+    mean = float(np.mean(list(values)))
+    return math.inf if math.isnan(mean) else -mean
+
+
+def interquartile_mean(values: Iterable[float]) -> float:
+    """Mean of the middle half of ``values`` (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264):
+    a quarter of them, rounded down, is cut off at each end."""
+    return float(scipy.stats.trim_mean(np.asarray(list(values), float), 0.25))

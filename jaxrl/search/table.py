@@ -1,0 +1,106 @@
+"""Tables of explicit configurations: CSV, or JSON as a list of objects.
+
+Columns are hyperparameters and ``seed``. The result columns of a ``results.csv`` are passed over, so
+that such a file, or a part of it, is itself a table.
+"""
+
+import csv
+import json
+import math
+import pathlib
+from typing import Any
+
+from jaxrl.dqn.hyperparameters import NAMES
+from jaxrl.errors import InputError
+from jaxrl.search.space import check_parameter
+
+RESULT_COLUMNS = (
+    "train_return_mean",
+    "eval_return_mean",
+    "eval_return_std",
+    "eval_episodes",
+    "best_return_mean",
+    "env_steps",
+    "updates",
+    "diverged",
+    "status",
+)
+"""What a sweep adds to a configuration and its seed, in the order of ``results.csv``."""
+
+_IGNORED = {*RESULT_COLUMNS, "config"}
+
+
+def read_table(path: str) -> list[dict[str, Any]]:
+    """The configurations in a table, one a row: names to values, as given but checked.
+
+    Raises:
+        InputError: the file cannot be read, is empty or ragged, or a name or value in it is unknown.
+    """
+    file = pathlib.Path(path)
+    try:
+        text = file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the table {path}: {error}.") from None
+    rows = _read_json(text, path) if file.suffix == ".json" else _read_csv(text, path)
+    if not rows:
+        raise InputError(f"the table {path} has no configuration: give one a row.")
+    return [_check_row(row, f"{path}, configuration {index}") for index, row in enumerate(rows)]
+
+
+def format_cell(value: Any) -> str:
+    """A value as a table cell: JSON, with ``inf``, ``-inf`` and ``nan``; floats round-trip."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value)
+
+
+def parse_cell(cell: str) -> Any:
+    """What a table cell holds: JSON where it is JSON (or Python's True and False), else its text."""
+    for text in (cell, cell.lower()):
+        try:
+            return json.loads(text)
+        except ValueError:
+            continue
+    return cell.strip()
+
+
+def _read_csv(text: str, path: str) -> list[dict[str, Any]]:
+    lines = [line for line in csv.reader(text.splitlines()) if line]
+    if not lines:
+        return []
+    header = [name.strip() for name in lines[0]]
+    if len(set(header)) < len(header):
+        raise InputError(f"the table {path} names a column twice: {', '.join(header)}.")
+    rows = []
+    for number, line in enumerate(lines[1:]):
+        if len(line) != len(header):
+            raise InputError(
+                f"the table {path} is ragged: configuration {number} has {len(line)} cells and the "
+                f"header {len(header)}. Quote cells that hold commas."
+            )
+        cells = zip(header, line, strict=True)
+        rows.append({name: parse_cell(cell) for name, cell in cells if cell.strip()})
+    return rows
+
+
+def _read_json(text: str, path: str) -> list[dict[str, Any]]:
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"the table {path} is not valid JSON: {error}.") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"the table {path} must be a JSON list of objects, one a configuration.")
+    return rows
+
+
+def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
+    unknown = [name for name in row if name not in (*NAMES, "seed") and name not in _IGNORED]
+    if unknown:
+        error = InputError.unknown("column", unknown[0], (*NAMES, "seed"))
+        raise InputError(f"in {where}: {error}")
+    try:
+        return {n: check_parameter(n, v) for n, v in row.items() if n not in _IGNORED}
+    except InputError as error:
+        raise InputError(f"in {where}: {error}") from None

@@ -1,0 +1,186 @@
+"""``python -m jaxrl.sweep``: trains a population of DQN agents, streams each to MLflow."""
+
+import argparse
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxrl.errors import InputError
+from jaxrl.runner import Outcome, PreparedSweep, SweepSpec, prepare, run
+from jaxrl.search.results import SELECTIONS
+from jaxrl.search.samplers import SAMPLERS
+from jaxrl.search.space import check_parameter, packaged
+from jaxrl.search.table import parse_cell
+from jaxrl.tracking.console import ConsoleDisplay, format_value
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help lists the options)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = SweepSpec()
+    parser = _Parser(prog="python -m jaxrl.sweep", description=__doc__, allow_abbrev=False)
+    what = parser.add_argument_group("what is trained")
+    what.add_argument(
+        "--space",
+        default=default.space,
+        help=f"a packaged space ({', '.join(packaged())}) or a YAML file (default: %(default)s)",
+    )
+    what.add_argument("--configs", type=int, help=f"configurations to draw ({default.configs})")
+    what.add_argument("--sampler", choices=sorted(SAMPLERS), help=f"({default.sampler})")
+    what.add_argument(
+        "--config-table", metavar="FILE", help="explicit configurations, CSV or JSON, instead"
+    )
+    what.add_argument("--seeds", type=int, default=default.seeds, help="of each configuration (%(default)s)")
+    what.add_argument("--seed", type=int, default=default.seed, help="base of all random numbers (%(default)s)")
+    what.add_argument(
+        "--set",
+        dest="fixed",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="fixes one hyperparameter for all configurations; may be repeated",
+    )
+    what.add_argument("--env", default=default.env, help="gymnax environment (%(default)s)")
+    budget = parser.add_argument_group("how long")
+    budget.add_argument("--steps", type=int, default=default.steps, help="environment steps of each agent (%(default)s)")
+    budget.add_argument("--eval-every", type=int, help="steps between evaluations (a twentieth of --steps)")
+    budget.add_argument("--eval-episodes", type=int, default=default.eval_episodes, help="(%(default)s)")
+    budget.add_argument("--final-episodes", type=int, default=default.final_episodes, help="(%(default)s)")
+    budget.add_argument(
+        "--select",
+        choices=list(SELECTIONS),
+        default=default.select,
+        help="rank and save a configuration's last policy, or the best along the way (%(default)s)",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--device", choices=["auto", "cpu", "gpu"], default=default.device, help="(%(default)s)")
+    where.add_argument("--run-dir", type=pathlib.Path, help="must not exist (runs/SPACE-DATE-TIME)")
+    where.add_argument("--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)")
+    where.add_argument("--experiment", default="jaxrl", help="MLflow experiment (%(default)s)")
+    where.add_argument("--no-track", action="store_true", help="train without MLflow")
+    where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    return parser
+
+
+def _spec(args: argparse.Namespace) -> SweepSpec:
+    default = SweepSpec()
+    if args.config_table is not None:
+        for option in ("configs", "sampler"):
+            if getattr(args, option) is not None:
+                raise InputError(
+                    f"--{option} draws configurations and --config-table lists them: give one of the two."
+                )
+    fixed: dict[str, Any] = {}
+    for assignment in args.fixed:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: write NAME=VALUE.")
+        fixed[name.strip()] = check_parameter(name.strip(), parse_cell(value))
+    return SweepSpec(
+        space=args.space,
+        configs=default.configs if args.configs is None else args.configs,
+        config_table=args.config_table,
+        sampler=args.sampler or default.sampler,
+        seeds=args.seeds,
+        seed=args.seed,
+        fixed=fixed,
+        env=args.env,
+        steps=args.steps,
+        eval_every=args.eval_every,
+        eval_episodes=args.eval_episodes,
+        final_episodes=args.final_episodes,
+        select=args.select,
+        device=args.device,
+    )
+
+
+def _default_run_dir(spec: SweepSpec) -> pathlib.Path:
+    source = spec.config_table or spec.space
+    return pathlib.Path("runs") / f"{pathlib.Path(source).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print_plan(console: Console, sweep: PreparedSweep) -> None:
+    plan = sweep.plan
+    table = Table("cohort", "agents", "tiles", "hidden_sizes", "dueling", "batch_size", "n_step",
+                  "train_freq", "gradient_steps")
+    for number, cohort in enumerate(plan.cohorts):
+        row = (number, cohort.agents, len(cohort.tiles), list(cohort.shape.hidden_sizes),
+               cohort.shape.dueling, cohort.shape.batch_size, cohort.shape.n_step, *cohort.cadence)
+        table.add_row(*map(str, row))
+    console.print(table)
+    console.print(
+        f"{len(sweep.configurations)} configurations, {len(plan.agents)} agents of "
+        f"{plan.budget.steps:,} steps in {len(plan.cohorts)} cohorts\n"
+        f"programs to compile: {len(plan.shapes)} training, one a shape, and their helpers\n"
+        f"memory: {plan.memory_bytes / 2**20:,.0f} MiB "
+        f"of {plan.hardware.memory_bytes / 2**20:,.0f} MiB free\n"
+        f"device: {plan.hardware.description}\n"
+        f"predicted time: about {plan.predicted_seconds():,.0f} s, without compilation",
+        highlight=False,
+    )
+
+
+def _print_outcome(console: Console, outcome: Outcome) -> None:
+    results = outcome.results
+    table = Table("rank", "config", "eval_return_mean", "best_return_mean", "train_return_mean",
+                  "learning_rate", "gamma", "batch_size", "hidden_sizes")
+    for rank, config in enumerate(results.ranking()[:5], start=1):
+        means = [results.mean(config, n) for n in ("eval_return_mean", "best_return_mean", "train_return_mean")]
+        row = results.seeds(config)[0].row
+        values = [format_value(row[n]) for n in ("learning_rate", "gamma", "batch_size", "hidden_sizes")]
+        table.add_row(str(rank), str(config), *(f"{mean:.1f}" for mean in means), *values)
+    say = lambda text: console.print(text, highlight=False, soft_wrap=True)
+    console.print(table)
+    if not outcome.finished:
+        say("interrupted: what was done is written; unfinished agents have status killed")
+    say(f"results: {outcome.directory.results}")
+    if outcome.tracking_uri is None:
+        return
+    if not outcome.tracked:
+        say(f"warning: MLflow has not received everything ({outcome.trouble}); the journal has it")
+    uri = outcome.tracking_uri
+    if uri.startswith("http"):
+        say(f"MLflow: {uri}")
+    else:
+        say(f"to look at it: mlflow server --backend-store-uri {shlex.quote(uri)} --port 5000")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    console = Console()
+    try:
+        args = _parser().parse_args(argv)
+        sweep = prepare(_spec(args))
+        for warning in sweep.warnings:
+            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+        if args.dry_run:
+            _print_plan(console, sweep)
+            return 0
+        outcome = run(
+            sweep,
+            args.run_dir or _default_run_dir(sweep.spec),
+            track=not args.no_track,
+            tracking_uri=args.tracking_uri,
+            experiment=args.experiment,
+            display=ConsoleDisplay(console),
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _print_outcome(console, outcome)
+    return 0 if outcome.finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The journal: everything a sweep produced, appended to local disk before anyone else hears of it.
+
+``journal/000000.jsonl``, ``000001.jsonl``, … are segments, one for each process that wrote. A line
+is one record, a JSON object; whole lines only are read, so a torn tail does no harm. Append and
+nothing else: it works on a network drive. Numbers that are not finite are written as null.
+
+Records have ``kind`` and ``time`` (milliseconds since 1970, what every tracker is told) and:
+
+* ``evaluation``: ``step``, ``agents`` (indices), ``metrics`` (names to one value an agent);
+* ``final``: the same, after the last step;
+* ``end``: ``status``, ``finished`` or ``killed``.
+"""
+
+import json
+import math
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Record = dict[str, Any]
+
+
+class Position(NamedTuple):
+    """A place in a journal: a segment and a byte offset in it."""
+
+    segment: int = 0
+    offset: int = 0
+
+
+class Journal:
+    """Appends records to a new segment of ``directory``, which is made where there is none."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = open(_segment(directory, len(_segments(directory))), "xb")
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Writes one record and flushes it; ``numpy`` arrays become lists."""
+        record = {"kind": kind, "time": time.time_ns() // 1_000_000, **fields}
+        line = json.dumps(_plain(record), allow_nan=False, separators=(",", ":"))
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(directory: pathlib.Path, start: Position = Position()) -> Iterator[tuple[Record, Position]]:
+    """The records of a journal from ``start`` on, each with the position after it.
+
+    Ends at the last whole record; called again with the last position, it goes on from there.
+    """
+    for number in range(start.segment, len(_segments(directory))):
+        offset = start.offset if number == start.segment else 0
+        with open(_segment(directory, number), "rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                offset += len(line)
+                try:
+                    yield json.loads(line), Position(number, offset)
+                except ValueError:
+                    continue  # a torn line that a later append completed
+
+
+def _segments(directory: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(directory.glob("*.jsonl"))
+
+
+def _segment(directory: pathlib.Path, number: int) -> pathlib.Path:
+    return directory / f"{number:06d}.jsonl"
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON's types, with null for what is not finite."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,170 @@
+"""From the journal, which speaks of agents, to a tracker's runs, which stand for configurations.
+
+A sweep is a parent run with one nested run for each configuration, whose metrics are means over its
+seeds. A seed that diverged counts in no mean; nothing that is not finite is ever passed on.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl.search.results import interquartile_mean
+from jaxrl.search.table import format_cell
+from jaxrl.tracking.journal import Record
+
+METRICS = {
+    "train_return_mean": "train/episode_return",
+    "loss": "train/loss",
+    "epsilon": "train/epsilon",
+    "q_mean": "train/q_mean",
+    "grad_norm": "train/grad_norm",
+    "eval_return_mean": "eval/return_mean",
+    "eval_return_std": "eval/return_std",
+}
+"""A tracker's names for what an evaluation record holds."""
+
+FINAL_METRICS = {
+    "last_mean": "mean_reward",
+    "last_std": "std_reward",
+    "best_mean": "best_mean_reward",
+    "best_std": "best_std_reward",
+}
+"""The same for a final record: the names of the hands-on-rl course where it has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a tracker is told of a sweep before it starts."""
+
+    name: str
+    sweep_id: str
+    experiment: str
+    params: Mapping[str, Any]
+    """The specification, flat."""
+    configurations: Sequence[Mapping[str, Any]]
+    configs: Sequence[int]
+    """The configuration number of each agent."""
+    seeds: Sequence[int]
+    """The seed of each agent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One point of a curve; ``time`` in milliseconds since 1970."""
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclasses.dataclass
+class RunUpdate:
+    """What is new of one run: of a configuration, or of the parent (``config`` None)."""
+
+    config: int | None
+    time: int
+    metrics: list[Metric] = dataclasses.field(default_factory=list)
+    params: dict[str, str] = dataclasses.field(default_factory=dict)
+    tags: dict[str, str] = dataclasses.field(default_factory=dict)
+    status: str | None = None
+    """``FINISHED`` or ``KILLED`` where the run has ended, at ``time``."""
+
+    def merge(self, later: "RunUpdate") -> None:
+        """Takes in what came after."""
+        self.metrics += later.metrics
+        self.params |= later.params
+        self.tags |= later.tags
+        if later.status is not None:
+            self.status, self.time = later.status, later.time
+
+
+def merge(updates: Iterable[RunUpdate]) -> list[RunUpdate]:
+    """One update for each run, in the order in which the runs first appear."""
+    merged: dict[int | None, RunUpdate] = {}
+    for update in updates:
+        if update.config in merged:
+            merged[update.config].merge(update)
+        else:
+            merged[update.config] = update
+    return list(merged.values())
+
+
+class Projection:
+    """Turns records into run updates, as soon as all seeds of a configuration have reported."""
+
+    def __init__(self, description: Description) -> None:
+        self._description = description
+        self._seeds: dict[int, list[int]] = defaultdict(list)
+        for config, seed in zip(description.configs, description.seeds, strict=True):
+            self._seeds[config].append(seed)
+        self._waiting: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
+        self._population: dict[int, list[float | None]] = defaultdict(list)
+        self._announced: set[int] = set()
+        self._diverged: set[int] = set()
+        self._ended: set[int] = set()
+
+    def feed(self, record: Record) -> Iterator[RunUpdate]:
+        """The updates that a record brings."""
+        if record["kind"] == "end":
+            yield from self._end(record)
+            return
+        for place, agent in enumerate(record["agents"]):
+            values = {name: column[place] for name, column in record["metrics"].items()}
+            config = self._description.configs[agent]
+            key = (record["kind"], config, record["step"])
+            self._waiting[key].append(values)
+            if len(self._waiting[key]) == len(self._seeds[config]):
+                yield self._update(record, config, self._waiting.pop(key))
+            if record["kind"] == "evaluation":
+                yield from self._curves(record, values)
+
+    def _update(
+        self, record: Record, config: int, seeds: Sequence[Mapping[str, Any]]
+    ) -> RunUpdate:
+        is_final = record["kind"] == "final"
+        sound = [values for values in seeds if not values.get("diverged")]
+        update = RunUpdate(config, record["time"])
+        for name, key in (FINAL_METRICS if is_final else METRICS).items():
+            finite = [values[name] for values in sound if values[name] is not None]
+            if finite:
+                mean = float(np.mean(finite))
+                update.metrics.append(Metric(key, mean, record["time"], record["step"]))
+        if config not in self._announced:
+            self._announced.add(config)
+            values = {**self._description.configurations[config], "seeds": self._seeds[config]}
+            update.params = {name: format_cell(value) for name, value in values.items()}
+        if len(sound) < len(seeds) and config not in self._diverged:
+            self._diverged.add(config)
+            update.tags["diverged"] = "true"
+        if is_final:
+            self._ended.add(config)
+            update.status = "FINISHED"
+        return update
+
+    def _curves(self, record: Record, values: Mapping[str, Any]) -> Iterator[RunUpdate]:
+        """The population's curves, once every agent has reached a step."""
+        step = record["step"]
+        reached = self._population[step]
+        reached.append(None if values["diverged"] else values["eval_return_mean"])
+        if len(reached) < len(self._description.configs):
+            return
+        returns = [value for value in self._population.pop(step) if value is not None]
+        if returns:
+            curves = {
+                "population/eval_return_best": max(returns),
+                "population/eval_return_median": float(np.median(returns)),
+                "population/eval_return_iqm": interquartile_mean(returns),
+            }
+            points = [Metric(key, value, record["time"], step) for key, value in curves.items()]
+            yield RunUpdate(None, record["time"], points)
+
+    def _end(self, record: Record) -> Iterator[RunUpdate]:
+        """Closes the parent, and the runs that were begun and not finished."""
+        for config in sorted(self._announced - self._ended):
+            yield RunUpdate(config, record["time"], status="KILLED")
+        status = {"finished": "FINISHED", "killed": "KILLED"}[record["status"]]
+        yield RunUpdate(None, record["time"], status=status)
