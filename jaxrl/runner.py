@@ -124,7 +124,7 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     env = environment.make(spec.env)
     plan = make_plan(agents, spec.budget, env, configure(spec.device))
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if idle:
         warnings = (
             f"{idle} of {len(configurations)} configurations never train: their learning_starts is "

@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError
 from jaxrl.runner import Outcome, PreparedSweep, SweepSpec, prepare, run
 from jaxrl.search.results import SELECTIONS
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, packaged
 from jaxrl.search.table import parse_cell
-from jaxrl.tracking.console import ConsoleDisplay, format_value
+from jaxrl.tracking.console import ConsoleDisplay, best_table, format_value, say
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,8 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--config-table", metavar="FILE", help="explicit configurations, CSV or JSON, instead"
     )
-    what.add_argument("--seeds", type=int, default=default.seeds, help="of each configuration (%(default)s)")
-    what.add_argument("--seed", type=int, default=default.seed, help="base of all random numbers (%(default)s)")
+    what.add_argument(
+        "--seeds", type=int, default=default.seeds, help="of each configuration (%(default)s)"
+    )
+    what.add_argument(
+        "--seed", type=int, default=default.seed, help="base of all random numbers (%(default)s)"
+    )
     what.add_argument(
         "--set",
         dest="fixed",
@@ -53,10 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--env", default=default.env, help="gymnax environment (%(default)s)")
     budget = parser.add_argument_group("how long")
-    budget.add_argument("--steps", type=int, default=default.steps, help="environment steps of each agent (%(default)s)")
-    budget.add_argument("--eval-every", type=int, help="steps between evaluations (a twentieth of --steps)")
-    budget.add_argument("--eval-episodes", type=int, default=default.eval_episodes, help="(%(default)s)")
-    budget.add_argument("--final-episodes", type=int, default=default.final_episodes, help="(%(default)s)")
+    budget.add_argument(
+        "--steps",
+        type=int,
+        default=default.steps,
+        help="environment steps of each agent (%(default)s)",
+    )
+    budget.add_argument(
+        "--eval-every", type=int, help="steps between evaluations (a twentieth of --steps)"
+    )
+    budget.add_argument(
+        "--eval-episodes", type=int, default=default.eval_episodes, help="(%(default)s)"
+    )
+    budget.add_argument(
+        "--final-episodes", type=int, default=default.final_episodes, help="(%(default)s)"
+    )
     budget.add_argument(
         "--select",
         choices=list(SELECTIONS),
@@ -64,9 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         help="rank and save a configuration's last policy, or the best along the way (%(default)s)",
     )
     where = parser.add_argument_group("where")
-    where.add_argument("--device", choices=["auto", "cpu", "gpu"], default=default.device, help="(%(default)s)")
+    where.add_argument(
+        "--device", choices=["auto", "cpu", "gpu"], default=default.device, help="(%(default)s)"
+    )
     where.add_argument("--run-dir", type=pathlib.Path, help="must not exist (runs/SPACE-DATE-TIME)")
-    where.add_argument("--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)")
+    where.add_argument(
+        "--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)"
+    )
     where.add_argument("--experiment", default="jaxrl", help="MLflow experiment (%(default)s)")
     where.add_argument("--no-track", action="store_true", help="train without MLflow")
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -79,7 +99,8 @@ def _spec(args: argparse.Namespace) -> SweepSpec:
         for option in ("configs", "sampler"):
             if getattr(args, option) is not None:
                 raise InputError(
-                    f"--{option} draws configurations and --config-table lists them: give one of the two."
+                    f"--{option} draws configurations and --config-table lists them: "
+                    "give one of the two."
                 )
     fixed: dict[str, Any] = {}
     for assignment in args.fixed:
@@ -112,48 +133,43 @@ def _default_run_dir(spec: SweepSpec) -> pathlib.Path:
 
 def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     plan = sweep.plan
-    table = Table("cohort", "agents", "tiles", "hidden_sizes", "dueling", "batch_size", "n_step",
-                  "train_freq", "gradient_steps")
-    for number, cohort in enumerate(plan.cohorts):
-        row = (number, cohort.agents, len(cohort.tiles), list(cohort.shape.hidden_sizes),
-               cohort.shape.dueling, cohort.shape.batch_size, cohort.shape.n_step, *cohort.cadence)
-        table.add_row(*map(str, row))
+    table = Table(box=None, pad_edge=False)
+    for name in ("agents", "tiles", *Shape._fields, *Cadence._fields):
+        table.add_column(name, justify="right", overflow="fold")
+    for cohort in plan.cohorts:
+        row = (cohort.agents, len(cohort.tiles), *cohort.shape, *cohort.cadence)
+        table.add_row(*map(format_value, row))
     console.print(table)
-    console.print(
+    lines = (
         f"{len(sweep.configurations)} configurations, {len(plan.agents)} agents of "
-        f"{plan.budget.steps:,} steps in {len(plan.cohorts)} cohorts\n"
-        f"programs to compile: {len(plan.shapes)} training, one a shape, and their helpers\n"
-        f"memory: {plan.memory_bytes / 2**20:,.0f} MiB "
-        f"of {plan.hardware.memory_bytes / 2**20:,.0f} MiB free\n"
-        f"device: {plan.hardware.description}\n"
-        f"predicted time: about {plan.predicted_seconds():,.0f} s, without compilation",
-        highlight=False,
+        f"{plan.budget.steps:,} steps each, in {len(plan.cohorts)} cohorts (a row each above)",
+        f"programs: {len(plan.shapes)} for training, one a shape, each with three helpers",
+        f"memory: {plan.memory_bytes / 2**20:,.0f} MiB of "
+        f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free",
+        f"device: {plan.hardware.description}",
+        f"time: about {plan.predicted_seconds():,.0f} s and the compilation",
     )
+    say(console, "\n".join(lines))
 
 
-def _print_outcome(console: Console, outcome: Outcome) -> None:
+def _print_outcome(console: Console, outcome: Outcome, select: str) -> None:
     results = outcome.results
-    table = Table("rank", "config", "eval_return_mean", "best_return_mean", "train_return_mean",
-                  "learning_rate", "gamma", "batch_size", "hidden_sizes")
-    for rank, config in enumerate(results.ranking()[:5], start=1):
-        means = [results.mean(config, n) for n in ("eval_return_mean", "best_return_mean", "train_return_mean")]
-        row = results.seeds(config)[0].row
-        values = [format_value(row[n]) for n in ("learning_rate", "gamma", "batch_size", "hidden_sizes")]
-        table.add_row(str(rank), str(config), *(f"{mean:.1f}" for mean in means), *values)
-    say = lambda text: console.print(text, highlight=False, soft_wrap=True)
-    console.print(table)
+    console.print(best_table(results, results.ranking(), SELECTIONS[select]))
     if not outcome.finished:
-        say("interrupted: what was done is written; unfinished agents have status killed")
-    say(f"results: {outcome.directory.results}")
+        say(console, "interrupted: what was done is written, the rest has status killed")
+    say(console, f"results: {outcome.directory.results}")
+    if any(result.status == "finished" for result in results.of_agent):
+        say(console, f"best policies: {outcome.directory.path / 'best'}")
     if outcome.tracking_uri is None:
         return
     if not outcome.tracked:
-        say(f"warning: MLflow has not received everything ({outcome.trouble}); the journal has it")
-    uri = outcome.tracking_uri
-    if uri.startswith("http"):
-        say(f"MLflow: {uri}")
+        reason = outcome.trouble or "it is too slow"
+        say(console, f"warning: MLflow did not receive everything ({reason}); the journal has it")
+    if outcome.tracking_uri.startswith("http"):
+        say(console, f"dashboard: {outcome.tracking_uri}")
     else:
-        say(f"to look at it: mlflow server --backend-store-uri {shlex.quote(uri)} --port 5000")
+        uri = shlex.quote(outcome.tracking_uri)
+        say(console, f"dashboard: mlflow server --backend-store-uri {uri}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
         sweep = prepare(_spec(args))
         for warning in sweep.warnings:
-            console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+            say(console, f"warning: {warning}")
         if args.dry_run:
             _print_plan(console, sweep)
             return 0
@@ -178,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _print_outcome(console, outcome)
+    _print_outcome(console, outcome, sweep.spec.select)
     return 0 if outcome.finished else 130
 
 

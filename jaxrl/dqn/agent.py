@@ -87,7 +87,7 @@ def initialise(seed: jax.Array, env: Environment, network: QNetwork) -> tuple[Ac
     learner = Learner(
         params=params,
         target_params=params,
-        adam=_ADAM.init(params),  # type: ignore[arg-type]
+        adam=_ADAM.init(params),
         diverged=jnp.bool_(False),
         updates=jnp.int32(0),
     )
@@ -107,7 +107,7 @@ def act(
     """The environment step after ``t`` steps: the actor after it, and the replay row ``[W]``."""
     key = jax.random.fold_in(agent_key(seed, ACT), t)
     action_key, step_key = jax.random.split(key)
-    q_t = network.apply(params, _normalise(actor.observation, hyper))
+    q_t = _q_values(network, params, actor.observation, hyper)
     action = choose_action(action_key, q_t, hyper, t)
     step, env_state = env.step(step_key, actor.env_state, action)
     row = replay.pack(actor.observation, action, step)
@@ -124,13 +124,9 @@ def act(
     return actor, row
 
 
-def train_return_mean(actor: Actor) -> jax.Array:
-    """Mean return of the latest training episodes; NaN before the first has ended."""
-    count = jnp.minimum(actor.episodes, RETURN_WINDOW)
-    return jnp.sum(actor.returns) / count
-
-
-def update_target(learner: Learner, hyper: Hyperparameters, t: jax.Array, train_freq: jax.Array) -> Any:
+def update_target(
+    learner: Learner, hyper: Hyperparameters, t: jax.Array, train_freq: jax.Array
+) -> Any:
     """The target parameters after the updates due in the ``train_freq`` steps up to ``t``.
 
     The parameters do not change between two rounds of training, so k soft updates in that time are
@@ -164,18 +160,19 @@ def update(
         any_double_q: bool, false where no agent of the tile has ``double_q``: not batched, so that
             the online network's pass over the next observations is really left out.
     """
-    observation_t = _normalise(batch.observation_t, hyper)
-    q_t = network.apply(learner.target_params, observation_t)
+    q_t = _q_values(network, learner.target_params, batch.observation_t, hyper)
     q_t_selector = jax.lax.cond(
         any_double_q,
-        lambda: jnp.where(hyper.double_q, network.apply(learner.params, observation_t), q_t),
+        lambda: jnp.where(
+            hyper.double_q, _q_values(network, learner.params, batch.observation_t, hyper), q_t
+        ),
         lambda: q_t,
     )
     target = losses.q_target(batch.r_t, batch.discount_t, q_t, q_t_selector)
-    observation_tm1 = _normalise(batch.observation_tm1, hyper)
 
     def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-        q_tm1 = losses.select_action(network.apply(params, observation_tm1), batch.a_tm1)
+        q_tm1 = _q_values(network, params, batch.observation_tm1, hyper)
+        q_tm1 = losses.select_action(q_tm1, batch.a_tm1)
         return jnp.mean(losses.huber(q_tm1 - target, hyper.huber_delta)), jnp.mean(q_tm1)
 
     (loss, q_mean), grads = jax.value_and_grad(loss_fn, has_aux=True)(learner.params)
@@ -209,7 +206,7 @@ def greedy_return(
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         t, observation, env_state, episode_return, _ = carry
-        q_t = network.apply(params, _normalise(observation, hyper))
+        q_t = _q_values(network, params, observation, hyper)
         action = jnp.argmax(q_t).astype(jnp.int32)
         step, env_state = env.step(jax.random.fold_in(steps_key, t), env_state, action)
         ended = step.terminated | step.truncated
@@ -221,5 +218,9 @@ def greedy_return(
     return jax.lax.while_loop(running, step, start)[3]
 
 
-def _normalise(observation: jax.Array, hyper: Hyperparameters) -> jax.Array:
-    return (observation - hyper.observation_mean) / hyper.observation_std
+def _q_values(
+    network: QNetwork, params: Any, observation: jax.Array, hyper: Hyperparameters
+) -> jax.Array:
+    """Action values ``[..., A]`` of raw observations ``[..., O]``."""
+    normalised = (observation - hyper.observation_mean) / hyper.observation_std
+    return jnp.asarray(network.apply(params, normalised))

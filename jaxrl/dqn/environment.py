@@ -76,7 +76,9 @@ class Environment:
         observation, state = jax.eval_shape(lambda: self._env.reset(key, self._params))
         self.observation_size = int(observation.size)
         # A reset gives Python numbers where a step gives arrays: a loop's carry needs one type.
-        self._state_types = jax.eval_shape(lambda s: env.step(key, s, jnp.int32(0), params)[1], state)
+        self._state_types = jax.eval_shape(
+            lambda s: env.step(key, s, jnp.int32(0), params)[1], state
+        )
 
     def reset(self, key: jax.Array) -> tuple[jax.Array, Any]:
         """The first observation ``[O]`` of a new episode, and its state."""
@@ -112,7 +114,9 @@ def make(env_id: str) -> Environment:
     return Environment(env_id, *gymnax.make(env_id))
 
 
-def observation_statistics(environment: Environment, steps: int = 10_000) -> tuple[jax.Array, jax.Array]:
+def observation_statistics(
+    environment: Environment, steps: int = 10_000
+) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation ``[O]`` of observations over ``steps`` of random play.
 
     The same for every agent of an environment: the key is fixed. A deviation of nearly zero is

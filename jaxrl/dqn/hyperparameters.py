@@ -5,7 +5,7 @@ one of three ways, and each way is a type of its own, so that a value on the wro
 error and not a silent recompilation:
 
 * :class:`Shape` fixes array shapes: one compiled program for each distinct one;
-* :class:`Cadence` fixes the rhythm of acting and training: the agents of a cohort share it;
+* :class:`Cadence` is the rhythm of acting and training, which the agents of a cohort share;
 * :class:`Hyperparameters` are traced values, one for each agent.
 """
 
@@ -39,7 +39,9 @@ class Range:
         if self.kind == "bool":
             return "true or false"
         if self.kind == "sizes":
-            return "a list of layer widths of 1 or more, such as [64, 64], or [] for a linear network"
+            return (
+                "a list of layer widths of 1 or more, such as [64, 64], or [] for a linear network"
+            )
         what = "a whole number" if self.kind == "int" else "a number"
         low = f"above {self.low:g}" if self.open_low else f"{self.low:g} or more"
         if self.high in (math.inf, _MAX_FLOAT, _MAX_INT):
@@ -193,8 +195,8 @@ class Shape(NamedTuple):
 class Cadence(NamedTuple):
     """The rhythm of a cohort, in environment steps and in updates."""
 
-    train_freq: int | jax.Array
-    gradient_steps: int | jax.Array
+    train_freq: int
+    gradient_steps: int
 
 
 class Hyperparameters(NamedTuple):

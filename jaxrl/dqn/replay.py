@@ -78,7 +78,7 @@ def sample(
     positions = (t - 1 - ages[:, None] + offsets) % ring.shape[0]
     rows = ring.at[positions].get(mode="promise_in_bounds")  # [B, n, W]
     size = (ring.shape[1] - 4) // 2
-    reward, terminated, ended = rows[..., -3], rows[..., -2], rows[..., -2] + rows[..., -1] > 0
+    reward, ended = rows[..., -3], (rows[..., -2] > 0) | (rows[..., -1] > 0)
     # A step belongs to the sequence if it has been written and no step before it ended the episode.
     first = jnp.zeros_like(ended[:, :1])
     ended_before = jnp.cumsum(jnp.concatenate([first, ended[:, :-1]], axis=1), axis=1) > 0

@@ -1,6 +1,7 @@
 """The planner: groups agents into cohorts and tiles, and says what a sweep will take."""
 
 import dataclasses
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -96,7 +97,8 @@ class Plan:
     def predicted_seconds(self) -> float:
         """A rough time for the training, without compilation: see :func:`tile_seconds`."""
         total = sum(
-            len(cohort.tiles) * tile_seconds(cohort, self.env, self.budget.steps, self.hardware.tile_width)
+            len(cohort.tiles)
+            * tile_seconds(cohort, self.env, self.budget.steps, self.hardware.tile_width)
             for cohort in self.cohorts
         )
         return total / len(self.hardware.devices)
@@ -105,8 +107,8 @@ class Plan:
 def parameter_count(shape: Shape, env: Environment) -> int:
     """Parameters of a Q-network of this shape."""
     widths = (env.observation_size, *shape.hidden_sizes)
-    heads = env.num_actions + shape.dueling
-    return sum((a + 1) * b for a, b in zip(widths, (*widths[1:], heads), strict=True))
+    heads = env.num_actions + int(shape.dueling)
+    return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
 
 
 # Measured on one core of the CPU that benchmarks/results names: an environment step of an agent in

@@ -18,7 +18,7 @@ import numpy as np
 from jaxrl.dqn import agent, replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.exploration import epsilon
-from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
+from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
 from jaxrl.dqn.networks import QNetwork
 
 
@@ -37,11 +37,13 @@ class Tile(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What a tile reports at an evaluation step. Arrays ``[P]``."""
+    """What a tile reports at an evaluation step. Arrays ``[P]``, but for ``eval_returns``."""
 
-    eval_return_mean: jax.Array
-    eval_return_std: jax.Array
-    train_return_mean: jax.Array
+    eval_returns: jax.Array
+    """[P, E]."""
+    train_return_sum: jax.Array
+    """Over the latest training episodes, whose number is the next."""
+    train_episodes: jax.Array
     loss: jax.Array
     """Mean over the updates since the last report, as the next two; NaN without updates."""
     q_mean: jax.Array
@@ -52,12 +54,11 @@ class Evaluation(NamedTuple):
 
 
 class FinalEvaluation(NamedTuple):
-    """Fresh episodes of a finished tile's last policy and of its best along the way: ``[P]``."""
+    """Returns ``[P, E]`` of fresh episodes, the same ones for both policies."""
 
-    last_mean: jax.Array
-    last_std: jax.Array
-    best_mean: jax.Array
-    best_std: jax.Array
+    last_returns: jax.Array
+    best_returns: jax.Array
+    """Of the best policy along the way."""
 
 
 class Programs:
@@ -89,12 +90,9 @@ class Programs:
         """Compiles what starts, trains and evaluates a tile."""
         seeds, hyper, t = self._inputs()
         tile = jax.eval_shape(self._start, seeds)
-        cadence = Cadence(t, t)
         self.start = jax.jit(self._start).lower(seeds).compile()
         self.train = (
-            jax.jit(self._train, donate_argnums=0)
-            .lower(tile, seeds, hyper, cadence, t, t)
-            .compile()
+            jax.jit(self._train, donate_argnums=0).lower(tile, seeds, hyper, t, t, t, t).compile()
         )
         self.evaluate = (
             jax.jit(self._evaluate, donate_argnums=0).lower(tile, seeds, hyper, t).compile()
@@ -135,7 +133,8 @@ class Programs:
         tile: Tile,
         seeds: jax.Array,
         hyper: Hyperparameters,
-        cadence: Cadence,
+        train_freq: jax.Array,
+        gradient_steps: jax.Array,
         start: jax.Array,
         stop: jax.Array,
     ) -> Tile:
@@ -151,7 +150,7 @@ class Programs:
 
         def train_round(carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
             t, tile = carry
-            training = (t // cadence.train_freq + 1) * cadence.train_freq
+            training = (t // train_freq + 1) * train_freq
             end = jnp.minimum(training, stop)
 
             def step(
@@ -162,7 +161,9 @@ class Programs:
 
             actor, ring = jax.lax.fori_loop(t, end, step, (tile.actor, tile.ring))
             tile = tile._replace(actor=actor, ring=ring)
-            return end, self._learn(tile, seeds, hyper, cadence, end, end == training)
+            return end, self._learn(
+                tile, seeds, hyper, train_freq, gradient_steps, end, end == training
+            )
 
         return jax.lax.while_loop(lambda carry: carry[0] < stop, train_round, (start, tile))[1]
 
@@ -171,7 +172,8 @@ class Programs:
         tile: Tile,
         seeds: jax.Array,
         hyper: Hyperparameters,
-        cadence: Cadence,
+        train_freq: jax.Array,
+        gradient_steps: jax.Array,
         t: jax.Array,
         is_due: jax.Array,
     ) -> Tile:
@@ -203,18 +205,18 @@ class Programs:
             )
 
         def sync(_: jax.Array, learner: agent.Learner) -> agent.Learner:
-            target = update_target(learner, hyper, t, cadence.train_freq)
+            target = update_target(learner, hyper, t, train_freq)
             return learner._replace(target_params=target)
 
         def step(
             index: jax.Array, carry: tuple[agent.Learner, agent.Sums]
         ) -> tuple[agent.Learner, agent.Sums]:
-            turn = (t // cadence.train_freq) * cadence.gradient_steps + index
+            turn = (t // train_freq) * gradient_steps + index
             learn = jax.vmap(learn_one, in_axes=(0, 0, 0, 0, 0, 0, None))
             return learn(*carry, tile.ring, seeds, hyper, ready, turn)
 
         learner = jax.lax.fori_loop(0, jnp.where(is_due, 1, 0), sync, tile.learner)
-        turns = jnp.where(is_due, cadence.gradient_steps, 0)
+        turns = jnp.where(is_due, gradient_steps, 0)
         learner, sums = jax.lax.fori_loop(0, turns, step, (learner, tile.sums))
         return tile._replace(learner=learner, sums=sums)
 
@@ -228,9 +230,9 @@ class Programs:
         mean = jnp.mean(returns, axis=1)
         better = (mean > tile.best_return) & ~diverged
         evaluation = Evaluation(
-            eval_return_mean=mean,
-            eval_return_std=jnp.std(returns, axis=1),
-            train_return_mean=jax.vmap(agent.train_return_mean)(tile.actor),
+            eval_returns=returns,
+            train_return_sum=jnp.sum(tile.actor.returns, axis=1),
+            train_episodes=jnp.minimum(tile.actor.episodes, agent.RETURN_WINDOW),
             loss=sums.loss / sums.updates,
             q_mean=sums.q / sums.updates,
             grad_norm=sums.grad_norm / sums.updates,
@@ -249,13 +251,12 @@ class Programs:
     def _finish(
         self, last: Any, best: Any, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
     ) -> FinalEvaluation:
-        """Fresh greedy episodes, the same ones for both policies."""
+        """The final evaluation of the last policies and of the best ones."""
 
-        def score(params: Any) -> tuple[jax.Array, jax.Array]:
-            returns = self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
-            return jnp.mean(returns, axis=1), jnp.std(returns, axis=1)
+        def score(params: Any) -> jax.Array:
+            return self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
 
-        return FinalEvaluation(*score(last), *score(best))
+        return FinalEvaluation(score(last), score(best))
 
     def _returns(
         self,

@@ -20,7 +20,7 @@ import numpy as np
 from jaxrl.dqn.environment import observation_statistics
 from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
 from jaxrl.population.plan import Cohort, Plan, tile_seconds
-from jaxrl.population.program import HYPERPARAMETER_DTYPES, Programs, Tile
+from jaxrl.population.program import HYPERPARAMETER_DTYPES, Evaluation, Programs, Tile
 
 CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
@@ -40,9 +40,12 @@ class Report:
     seconds: float
     """Time on the device."""
     evaluation: dict[str, np.ndarray] | None = None
-    """At an evaluation step: arrays ``[n]`` named as in ``program.Evaluation``."""
+    """At an evaluation step, arrays ``[n]``: ``eval_return_mean``, ``eval_return_std``,
+    ``train_return_mean``, ``loss``, ``q_mean``, ``grad_norm``, ``epsilon``, ``updates``,
+    ``diverged``. NaN is what is not known yet."""
     final: dict[str, np.ndarray] | None = None
-    """After the last step: arrays ``[n]`` named as in ``program.FinalEvaluation``."""
+    """After the last step, arrays ``[n]``: ``last_mean``, ``last_std``, ``best_mean``, ``best_std``
+    of fresh episodes."""
     params: dict[str, Any] | None = None
     """With ``final``, on the host: parameter trees ``last`` and ``best``, each leaf ``[n, …]``, and
     ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
@@ -187,7 +190,9 @@ class _Run:
                 barrier = self._barrier()
                 ready = [tile for tile in self._tiles if self._is_ready(tile, barrier)]
                 if ready:
-                    tile = max(ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step)
+                    tile = max(
+                        ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step
+                    )
                     tile.busy = True
                     return tile
                 self._changed.wait()
@@ -213,17 +218,14 @@ class _Run:
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(CHUNK_SECONDS / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
-        cadence = tile.cohort.cadence._replace(
-            train_freq=np.int32(tile.cohort.cadence.train_freq),
-            gradient_steps=np.int32(tile.cohort.cadence.gradient_steps),
-        )
-        state = programs.train(state, seeds, hyper, cadence, np.int32(tile.step), np.int32(stop))
+        times = map(np.int32, (*tile.cohort.cadence, tile.step, stop))
+        state = programs.train(state, seeds, hyper, *times)
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
         if stop == next_evaluation:
-            state, evaluation = programs.evaluate(state, seeds, hyper, np.int32(stop))
-            evaluation = self._rows(tile, evaluation._asdict())
+            state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
+            evaluation = _evaluation(self._rows(tile, values))
         new_steps = stop - tile.step
         tile.seconds_per_step = trained / new_steps
         tile.state, tile.step = state, stop
@@ -238,16 +240,32 @@ class _Run:
         step = np.int32(tile.step)
         final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
-        rows = self._rows(tile, final._asdict())
+        last, best = self._rows(tile, final)
+        scores = {**_moments("last", last), **_moments("best", best)}
         params = self._rows(tile, {**params, "normalisation": normalisation})
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began
-        return Report(tile.agents, tile.step, 0, seconds, final=rows, params=params)
+        return Report(tile.agents, tile.step, 0, seconds, final=scores, params=params)
 
     @staticmethod
     def _rows(tile: _TileRun, tree: Any) -> Any:
         """``tree`` on the host, without the lanes that only fill the tile."""
         return jax.tree.map(lambda x: np.array(x[: len(tile.agents)]), jax.device_get(tree))
+
+
+def _evaluation(values: Evaluation) -> dict[str, np.ndarray]:
+    """The fields of ``Report.evaluation``; means in double precision, so that they read well."""
+    fields = values._asdict()
+    returns = fields.pop("eval_returns")
+    total, episodes = fields.pop("train_return_sum"), fields.pop("train_episodes")
+    train_mean = np.where(episodes > 0, total.astype(float) / np.maximum(episodes, 1), np.nan)
+    return {**_moments("eval_return", returns), "train_return_mean": train_mean, **fields}
+
+
+def _moments(name: str, returns: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of returns ``[n, E]`` over episodes."""
+    returns = returns.astype(float)
+    return {f"{name}_mean": returns.mean(axis=1), f"{name}_std": returns.std(axis=1)}
 
 
 def tile_inputs(

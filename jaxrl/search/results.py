@@ -137,7 +137,9 @@ class Results:
         return _order(seeds, [self.score(result) for result in seeds], (config,))
 
 
-def _order(seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]) -> tuple[Any, ...]:
+def _order(
+    seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]
+) -> tuple[Any, ...]:
     train = [result.train_return_mean for result in seeds]
     return (any(r.diverged for r in seeds), _falling(scores), _falling(train), *tie)
 

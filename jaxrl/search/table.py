@@ -57,7 +57,7 @@ def format_cell(value: Any) -> str:
 
 
 def parse_cell(cell: str) -> Any:
-    """What a table cell holds: JSON where it is JSON (or Python's True and False), else its text."""
+    """What a table cell holds: JSON (or Python's True and False), else its text."""
     for text in (cell, cell.lower()):
         try:
             return json.loads(text)

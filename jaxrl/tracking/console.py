@@ -3,12 +3,14 @@
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Plan
 from jaxrl.population.train import Report
 from jaxrl.search.results import Results
@@ -18,38 +20,37 @@ from jaxrl.tracking.follower import Follower
 _BEST_SHOWN = 5
 _RATE_SECONDS = 20.0
 _LINE_SECONDS = 10.0
-_COLUMNS = ("learning_rate", "gamma", "batch_size", "train_freq", "gradient_steps", "hidden_sizes")
 
 
 class Meter:
     """Progress, speed and time left, from the reports alone."""
 
     def __init__(self, plan: Plan) -> None:
-        self._work_per_step = plan.step_seconds()
-        self._total_work = float(sum(self._work_per_step)) * plan.budget.steps
+        self._step_work = plan.step_seconds()
+        self._total_work = sum(self._step_work) * plan.budget.steps
         self.total_steps = len(plan.agents) * plan.budget.steps
         self.steps = 0
         self._work = 0.0
-        self._began = time.monotonic()
-        self._recent: deque[tuple[float, int, float]] = deque([(self._began, 0, 0.0)])
+        self._recent: deque[tuple[float, int, float]] = deque()
 
     def update(self, report: Report) -> None:
-        if not self.steps:  # compilation is no part of the speed
-            self._recent = deque([(time.monotonic() - report.seconds, 0, 0.0)])
-        self.steps += report.new_steps * len(report.agents)
-        self._work += report.new_steps * float(sum(self._work_per_step[i] for i in report.agents))
         now = time.monotonic()
+        if not self._recent:  # compilation is no part of the speed
+            self._recent.append((now - report.seconds, 0, 0.0))
+        self.steps += report.new_steps * len(report.agents)
+        self._work += report.new_steps * sum(self._step_work[i] for i in report.agents)
         self._recent.append((now, self.steps, self._work))
         while now - self._recent[0][0] > _RATE_SECONDS and len(self._recent) > 2:
             self._recent.popleft()
 
     @property
     def fraction(self) -> float:
-        """Of the predicted work, which is fairer than of the steps: cohorts differ in cost."""
+        """Of the predicted work: fairer than of the steps, since cohorts differ in cost."""
         return min(self._work / self._total_work, 1.0)
 
     @property
     def steps_per_second(self) -> float:
+        """Of all agents together, lately."""
         return self._rate(1)
 
     @property
@@ -59,9 +60,10 @@ class Meter:
         return (self._total_work - self._work) / rate if rate else math.nan
 
     def _rate(self, column: int) -> float:
+        if not self._recent:
+            return 0.0
         first, last = self._recent[0], self._recent[-1]
-        elapsed = max(time.monotonic() - first[0], 1e-9)
-        return (last[column] - first[column]) / elapsed if self.steps else 0.0
+        return (last[column] - first[column]) / max(last[0] - first[0], 1e-9)
 
 
 class ConsoleDisplay:
@@ -73,84 +75,87 @@ class ConsoleDisplay:
         self._next_line = 0.0
 
     def start(self, plan: Plan, results: Results, follower: Follower | None) -> None:
+        """Begins to show the sweep of ``plan``, whose ``results`` are kept up to date elsewhere."""
         self._results = results
         self._follower = follower
         self._meter = Meter(plan)
         if self._console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render, console=self._console, refresh_per_second=4
-            )
+            self._live = Live(get_renderable=self._render, console=self._console)
             self._live.start()
         else:
-            self._console.print("compiling", highlight=False)
+            say(self._console, self._line())
 
     def update(self, report: Report) -> None:
         self._meter.update(report)
         if self._live is None and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_SECONDS
-            self._print(self._line())
+            say(self._console, self._line())
 
     def stop(self) -> None:
         if self._live is not None:
             self._live.stop()
-            self._live = None
         else:
-            self._print(self._line())
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+            say(self._console, self._line())
 
     def _line(self) -> str:
         meter = self._meter
         if not meter.steps:
-            return "compiling"
-        left = meter.seconds_left
+            return "compiling the first programs"
         parts = [
-            f"{meter.fraction:4.0%}",
+            f"{meter.fraction:.0%}",
             f"{meter.steps:,} of {meter.total_steps:,} steps",
             f"{meter.steps_per_second:,.0f} steps/s",
-            f"{_duration(left)} left",
+            f"{_duration(meter.seconds_left)} left",
         ]
         best = self._results.latest_ranking()[0]
-        parts.append(f"best {self._results.mean(best, 'latest_return_mean'):.1f} (config {best})")
-        return ", ".join([*parts, *self._tracker()])
-
-    def _tracker(self) -> list[str]:
-        if self._follower is None:
-            return []
-        if self._follower.trouble:
-            return [f"MLflow: {self._follower.trouble}"]
-        return [f"MLflow {self._follower.seconds_behind():.0f} s behind"]
+        score = self._results.mean(best, "latest_return_mean")
+        if not math.isnan(score):
+            parts.append(f"best {score:.1f} (config {best})")
+        if self._follower is not None:
+            parts.append(_tracker_state(self._follower))
+        return ", ".join(parts)
 
     def _render(self) -> Group:
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:3.0f} %"),
-            expand=True,
-        )
-        meter = self._meter
-        progress.add_task(
-            "training" if meter.steps else "compiling", completed=meter.fraction, total=1.0
-        )
-        return Group(progress, self._line(), self._best_table())
+        bar = ProgressBar(total=1.0, completed=self._meter.fraction)
+        table = best_table(self._results, self._results.latest_ranking(), "latest_return_mean")
+        return Group(bar, self._line(), table)
 
-    def _best_table(self) -> Table:
-        table = Table(title="best so far, by the latest evaluation", title_justify="left")
-        for name in ("config", "return", "train", "step", *_COLUMNS):
-            table.add_column(name, justify="right", no_wrap=True)
-        for config in self._results.latest_ranking()[:_BEST_SHOWN]:
-            result = self._results.seeds(config)[0]
-            values = [format_value(result.row[name]) for name in _COLUMNS]
-            scores = [self._results.mean(config, n) for n in ("latest_return_mean", "train_return_mean")]
-            cells = [str(config), *(f"{score:.1f}" for score in scores), f"{result.env_steps:,}"]
-            table.add_row(*cells, *values)
-        return table
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is: no colours, no wrapping."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def best_table(results: Results, ranking: Sequence[int], score: str) -> Table:
+    """The first configurations of ``ranking`` with their ``score`` and what they differ in."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rank", "config", score.removesuffix("_mean"), "train_return"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("hyperparameters that vary", overflow="fold")
+    varying = varying_names(results)
+    for rank, config in enumerate(ranking[:_BEST_SHOWN], start=1):
+        means = [results.mean(config, name) for name in (score, "train_return_mean")]
+        row = results.seeds(config)[0].row
+        values = " ".join(f"{name}={format_value(row[name])}" for name in varying)
+        table.add_row(str(rank), str(config), *(f"{mean:.1f}" for mean in means), values)
+    return table
+
+
+def varying_names(results: Results) -> list[str]:
+    """The hyperparameters in which the configurations of a sweep differ."""
+    configurations = {result.agent.configuration for result in results.of_agent}
+    return [name for name in NAMES if len({getattr(c, name) for c in configurations}) > 1]
 
 
 def format_value(value: object) -> str:
     """A hyperparameter for people: floats to four figures."""
     return f"{value:.4g}" if isinstance(value, float) else format_cell(value)
+
+
+def _tracker_state(follower: Follower) -> str:
+    if follower.trouble:
+        return f"MLflow: {follower.trouble}"
+    return f"MLflow {follower.seconds_behind():.0f} s behind"
 
 
 def _duration(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """Carries the journal to a tracker, on its own thread and at its own pace.
 
-Training writes the journal and goes on. The follower reads it from behind: what has piled up since
-it last looked becomes one update a run, so a slow tracker gets fewer and larger requests, and memory
-stays bounded. A tracker that fails for a while is tried again; one that refuses for good is left
-alone, and training goes on.
+Training writes the journal and goes on. The follower reads it from behind: what has piled up
+since it last looked becomes one update a run, so a slow tracker gets fewer and larger requests, and
+memory stays bounded. A tracker that fails for a while is tried again; one that refuses for good is
+left alone, and training goes on.
 """
 
 import pathlib

@@ -35,7 +35,7 @@ class Journal:
 
     def __init__(self, directory: pathlib.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._file = open(_segment(directory, len(_segments(directory))), "xb")
+        self._file = _segment(directory, len(_segments(directory))).open("xb")
 
     def append(self, kind: str, **fields: Any) -> None:
         """Writes one record and flushes it; ``numpy`` arrays become lists."""
@@ -48,7 +48,9 @@ class Journal:
         self._file.close()
 
 
-def read(directory: pathlib.Path, start: Position = Position()) -> Iterator[tuple[Record, Position]]:
+def read(
+    directory: pathlib.Path, start: Position = Position()
+) -> Iterator[tuple[Record, Position]]:
     """The records of a journal from ``start`` on, each with the position after it.
 
     Ends at the last whole record; called again with the last position, it goes on from there.

@@ -58,7 +58,8 @@ class MlflowTracker:
             return self._client.create_experiment(name)
         if experiment.lifecycle_stage != "active":
             raise InputError(
-                f"the MLflow experiment {name!r} was deleted: restore it, or give another --experiment."
+                f"the MLflow experiment {name!r} was deleted: restore it, or give another "
+                "--experiment."
             )
         return experiment.experiment_id
 

@@ -122,9 +122,7 @@ class Projection:
             if record["kind"] == "evaluation":
                 yield from self._curves(record, values)
 
-    def _update(
-        self, record: Record, config: int, seeds: Sequence[Mapping[str, Any]]
-    ) -> RunUpdate:
+    def _update(self, record: Record, config: int, seeds: Sequence[Mapping[str, Any]]) -> RunUpdate:
         is_final = record["kind"] == "final"
         sound = [values for values in seeds if not values.get("diverged")]
         update = RunUpdate(config, record["time"])

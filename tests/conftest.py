@@ -1,0 +1,34 @@
+"""What the tests share: the CPU, hypothesis without surprises, and an agent's hyperparameters."""
+
+import dataclasses
+import os
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl.dqn.hyperparameters import Configuration, Hyperparameters
+from jaxrl.population.program import HYPERPARAMETER_DTYPES
+
+jax.config.update("jax_platforms", "cpu")  # in time: JAX starts its backends at their first use
+os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
+
+# Compilation takes longer than any deadline; a fixed order of examples keeps failures reproducible.
+hypothesis.settings.register_profile("jaxrl", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("jaxrl")
+
+
+@pytest.fixture(scope="session")
+def make_hyper():
+    """Makes traced hyperparameters of one agent: the defaults, but for what is named."""
+
+    def make(**changes):
+        defaults = dataclasses.asdict(Configuration(epsilon_decay_steps=1000))
+        values = {**defaults, "observation_mean": 0.0, "observation_std": 1.0, **changes}
+        names = Hyperparameters._fields
+        dtypes = {name: HYPERPARAMETER_DTYPES.get(name, np.float32) for name in names}
+        return Hyperparameters(**{name: jnp.asarray(values[name], dtypes[name]) for name in names})
+
+    return make
