@@ -6,10 +6,17 @@ It is the whole truth of a sweep. Files that change are written beside their nam
 import json
 import os
 import pathlib
-import shutil
 from typing import Any
 
 from jaxrl.errors import InputError
+
+
+def refuse_existing(path: pathlib.Path) -> None:
+    """Raises ``InputError`` where something is at ``path`` already."""
+    if path.exists() or path.is_symlink():
+        raise InputError(
+            f"the run directory {path} exists; nothing in it was changed. Give another --run-dir."
+        )
 
 
 class RunDirectory:
@@ -21,12 +28,9 @@ class RunDirectory:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+        refuse_existing(path)
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(
-                f"the run directory {path} exists; nothing in it was changed. Give another --run-dir."
-            ) from None
         except OSError as error:
             raise InputError(f"cannot make the run directory {path}: {error}.") from None
 
@@ -49,7 +53,3 @@ class RunDirectory:
         part = target.with_name(target.name + ".part")
         part.write_bytes(content)
         os.replace(part, target)
-
-    def remove(self) -> None:
-        """Takes the directory away again, where a sweep was refused before it began."""
-        shutil.rmtree(self.path, ignore_errors=True)

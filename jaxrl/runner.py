@@ -19,7 +19,7 @@ from jaxrl.policy import Policy
 from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, Plan, make_plan
 from jaxrl.population.train import Report, train
-from jaxrl.rundir import RunDirectory
+from jaxrl.rundir import RunDirectory, refuse_existing
 from jaxrl.search.results import Results
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, check_seed, load_space
@@ -164,13 +164,9 @@ def run(
         InputError: the run directory exists or the tracker cannot be used; nothing was trained.
     """
     description = _describe(sweep, run_dir.name, experiment)
+    refuse_existing(run_dir)
+    tracker = MlflowTracker(tracking_uri, description) if track else None
     directory = RunDirectory(run_dir)
-    tracker = None
-    try:
-        tracker = MlflowTracker(tracking_uri, description) if track else None
-    finally:
-        if track and tracker is None:
-            directory.remove()
     directory.write_json("sweep.json", _sweep_json(sweep, description))
     journal = Journal(directory.journal)
     follower = Follower(directory.journal, Projection(description), tracker) if tracker else None
@@ -180,35 +176,37 @@ def run(
     if follower:
         follower.start()
     display.start(sweep.plan, results, follower)
-    finished = False
     best = _Best(sweep, results)
+    status, tracked = "failed", None
     try:
         for report in train(sweep.plan):
             _record(journal, report)
             results.update(report)
             best.update(report)
             display.update(report)
-        finished = True
+        status = "finished"
     except KeyboardInterrupt:
-        pass
+        status = "killed"
     finally:
-        journal.append("end", status="finished" if finished else "killed")
+        display.stop()
+        journal.append("end", status=status)
         journal.close()
         directory.write("results.csv", results.to_csv().encode())
         best.save(directory)
-        display.stop()
-    tracked = _close_tracker(follower, tracker, directory)
-    trouble = follower.trouble if follower else None
-    uri = tracker.uri if tracker else None
-    return Outcome(results, directory, finished, tracked, trouble, uri)
+        if follower and tracker:
+            tracked = _close_tracker(follower, tracker, directory)
+    return Outcome(
+        results=results,
+        directory=directory,
+        finished=status == "finished",
+        tracked=tracked,
+        trouble=follower.trouble if follower else None,
+        tracking_uri=tracker.uri if tracker else None,
+    )
 
 
-def _close_tracker(
-    follower: Follower | None, tracker: MlflowTracker | None, directory: RunDirectory
-) -> bool | None:
+def _close_tracker(follower: Follower, tracker: MlflowTracker, directory: RunDirectory) -> bool:
     """Drains the follower and attaches the results; whether everything has arrived."""
-    if follower is None or tracker is None:
-        return None
     if not follower.finish(DRAIN_SECONDS):
         return False
     try:

@@ -194,6 +194,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before training began, or a second one while it was ending
+        print("interrupted", file=sys.stderr)
+        return 130
     _print_outcome(console, outcome, sweep.spec.select)
     return 0 if outcome.finished else 130
 

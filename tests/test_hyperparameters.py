@@ -98,10 +98,10 @@ def test_a_value_out_of_range_is_refused_with_what_is_accepted(name, value, acce
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", INTEGERS)
-def test_a_refusal_of_a_number_that_is_too_large_says_what_the_largest_is(name):
-    largest = refusal(name, 10**10).partition("it must be")[2].replace(",", "")
-    assert str(LARGEST) in largest or "2^31" in largest
+def test_a_refusal_of_a_number_that_is_too_large_says_what_the_largest_is():
+    for name in INTEGERS:
+        largest = refusal(name, 10**10).partition("it must be")[2].replace(",", "")
+        assert str(LARGEST) in largest or "2^31" in largest
 
 
 @pytest.mark.parametrize(
@@ -200,10 +200,10 @@ def test_a_name_that_is_near_to_none_is_refused_with_all_of_them():
     assert all(name in str(caught.value) for name in NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), {1, 2}, object()])
-def test_whatever_yaml_makes_of_a_value_is_refused_by_name(name, value):
-    assert name in refusal(name, value)
+@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), {1, 2}, [datetime.date.min]])
+def test_whatever_yaml_makes_of_a_value_is_refused_by_name(value):
+    for name in NAMES:
+        assert name in refusal(name, value)
 
 
 ANYTHING = st.one_of(
@@ -217,7 +217,7 @@ ANYTHING = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(NAMES), ANYTHING)
 def test_a_value_is_accepted_or_refused_and_what_is_accepted_is_accepted_again(name, value):
     try:

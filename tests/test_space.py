@@ -35,7 +35,7 @@ NEARLY_1 = math.nextafter(1, 0)
 UNIT = st.one_of(
     st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, NEARLY_1, 0.5, math.nextafter(0, 1)])
 )
-check = settings(deadline=None, max_examples=150)
+check = settings(max_examples=150)
 
 
 def one(name, entry):
@@ -78,7 +78,7 @@ def test_an_interval_gives_values_within_it(low, factor, log, u):
 def test_an_interval_goes_from_end_to_end(low, factor, log):
     high = low * factor
     interval = one("huber_delta", {"low": low, "high": high, "log": log})
-    assert interval.at(0.0) == low
+    assert interval.at(0.0) == pytest.approx(low, rel=1e-12)
     assert interval.at(NEARLY_1) == pytest.approx(high, rel=1e-9)
 
 
@@ -179,8 +179,11 @@ def test_a_seed_may_be_drawn_chosen_or_fixed():
     assert one("seed", 7) == 7
 
 
+HUGE = pytest.param(10**400, id="huge")
+
+
 @pytest.mark.parametrize(
-    "value", [-1, 2**32, 1.5, True, None, "x", [], math.nan, math.inf, "", 10**400, {}]
+    "value", [-1, 2**32, 1.5, True, None, "x", [], math.nan, math.inf, "", {}, HUGE]
 )
 def test_what_is_no_seed_is_refused(value):
     with pytest.raises(InputError, match=r"^seed is .* whole number from 0 to 4294967295"):
@@ -217,7 +220,7 @@ def test_fix_overrides_what_varies_what_is_constant_and_what_is_not_named():
 
 def test_fix_refuses_unknown_names_and_values_out_of_range():
     space = parse_space({"parameters": {}})
-    with pytest.raises(InputError, match="'gama'.*'gamma'"):
+    with pytest.raises(InputError, match=r"'gama'.*'gamma'"):
         space.fix({"gama": 1})
     with pytest.raises(InputError, match="gamma is 2;"):
         space.fix({"gamma": 2})

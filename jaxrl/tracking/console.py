@@ -116,7 +116,8 @@ class ConsoleDisplay:
         return ", ".join(parts)
 
     def _render(self) -> Group:
-        bar = ProgressBar(total=1.0, completed=self._meter.fraction)
+        bar = Table.grid(expand=True)
+        bar.add_row(ProgressBar(total=1.0, completed=self._meter.fraction))
         table = best_table(self._results, self._results.latest_ranking(), "latest_return_mean")
         return Group(bar, self._line(), table)
 

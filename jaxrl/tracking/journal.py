@@ -8,7 +8,7 @@ Records have ``kind`` and ``time`` (milliseconds since 1970, what every tracker 
 
 * ``evaluation``: ``step``, ``agents`` (indices), ``metrics`` (names to one value an agent);
 * ``final``: the same, after the last step;
-* ``end``: ``status``, ``finished`` or ``killed``.
+* ``end``: ``status``, ``finished``, ``killed`` (by the user) or ``failed``.
 """
 
 import json

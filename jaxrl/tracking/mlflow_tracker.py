@@ -1,5 +1,6 @@
 """MLflow: a parent run for the sweep, a nested run for each configuration."""
 
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ class MlflowTracker:
             os.environ.setdefault(name, value)
         import mlflow  # slow to import, and needed only where something is tracked
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._mlflow = mlflow
         self.uri = tracking_uri or mlflow.get_tracking_uri()
         self._description = description

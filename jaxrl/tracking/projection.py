@@ -71,7 +71,7 @@ class RunUpdate:
     params: dict[str, str] = dataclasses.field(default_factory=dict)
     tags: dict[str, str] = dataclasses.field(default_factory=dict)
     status: str | None = None
-    """``FINISHED`` or ``KILLED`` where the run has ended, at ``time``."""
+    """``FINISHED``, ``KILLED`` or ``FAILED`` where the run has ended, at ``time``."""
 
     def merge(self, later: "RunUpdate") -> None:
         """Takes in what came after."""
@@ -162,7 +162,7 @@ class Projection:
 
     def _end(self, record: Record) -> Iterator[RunUpdate]:
         """Closes the parent, and the runs that were begun and not finished."""
+        status = record["status"].upper()
         for config in sorted(self._announced - self._ended):
-            yield RunUpdate(config, record["time"], status="KILLED")
-        status = {"finished": "FINISHED", "killed": "KILLED"}[record["status"]]
+            yield RunUpdate(config, record["time"], status=status)
         yield RunUpdate(None, record["time"], status=status)

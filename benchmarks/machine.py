@@ -1,0 +1,28 @@
+"""What a result was measured on."""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+
+def describe() -> dict[str, object]:
+    """Machine, versions and date, to stand in every result."""
+    packages = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "mlflow")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _cpu() -> str:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
