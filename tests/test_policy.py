@@ -28,7 +28,10 @@ def make_policy(num_actions=3, **values):
         seed=2**32 - 1,
         observation_mean=rng.normal(size=4).astype(np.float32),
         observation_std=rng.uniform(0.3, 2, size=4).astype(np.float32),
-        params=network.init(jax.random.key(1), OBSERVATIONS[0]),
+        params=jax.tree.map(
+            lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+            network.init(jax.random.key(0), OBSERVATIONS[0]),
+        ),
         scores={"config": 3, "eval_return_mean": math.nan, "best_return_mean": 491.25},
     )
 

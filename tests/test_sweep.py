@@ -19,6 +19,8 @@ from jaxrl.policy import load_policy
 from jaxrl.sweep import main
 from jaxrl.tracking.journal import read
 
+pytest_plugins = ["mlflow_server"]
+
 QUICK = [
     *["--steps", "600", "--eval-every", "100", "--eval-episodes", "2", "--final-episodes", "5"],
     *["--set", "hidden_sizes=[8]", "--set", "learning_starts=50", "--set", "batch_size=8"],
