@@ -145,6 +145,10 @@ def test_mountain_car_steps_like_gymnasium(policy, terminations, truncations):
     assert np.sum(steps.truncated) >= truncations
 
 
+def assert_same_type(a, b):
+    assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+
+
 @pytest.mark.parametrize("env_id", [i for i in gymnax.registered_envs if not i.startswith("MNIST")])
 def test_working_lists_the_environments_that_can_be_stepped_in_a_loop(env_id):
     try:
@@ -161,9 +165,11 @@ def test_working_lists_the_environments_that_can_be_stepped_in_a_loop(env_id):
             timestep, state = env.step(key, state, jnp.int32(0))
             return state, timestep
 
-        return observation, jax.lax.scan(step, state, jax.random.split(key, 3))[1]
+        last_state, steps = jax.lax.scan(step, state, jax.random.split(key, 3))
+        return observation, steps, state, last_state
 
-    observation, steps = jax.eval_shape(loop, jax.random.key(0))
+    observation, steps, state, last_state = jax.eval_shape(loop, jax.random.key(0))
+    jax.tree.map(assert_same_type, state, last_state)
     size = env.observation_size
     assert (observation.shape, observation.dtype) == ((size,), jnp.float32)
     for name, shape, dtype in (

@@ -75,9 +75,9 @@ def test_dueling_advantages_are_centred_around_the_value(hidden_sizes):
 @pytest.mark.parametrize("dueling", [False, True])
 def test_weights_and_biases_start_uniform_within_one_over_the_root_of_the_fan_in(dueling):
     network = QNetwork(ACTIONS, (7, 4, 6), dueling)
-    keys = jax.random.split(jax.random.key(0), 300)
-    init = jax.jit(jax.vmap(network.init, in_axes=(0, None)))
-    params = init(keys, jnp.zeros(OBSERVATION))["params"]
+    init = jax.jit(network.init)
+    agents = [init(jax.random.key(seed), jnp.zeros(OBSERVATION)) for seed in range(300)]
+    params = jax.tree.map(lambda *x: np.stack(x), *agents)["params"]
     for name, (fan_in, _) in layers_of((7, 4, 6), dueling).items():
         bound = fan_in**-0.5
         uniform = scipy.stats.uniform(-bound, 2 * bound)

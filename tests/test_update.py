@@ -253,6 +253,15 @@ def test_a_loss_that_is_not_finite_flags_the_agent_for_good(reward, huber_delta,
     assert learner.diverged
 
 
+def test_a_loss_that_overflows_flags_the_agent_though_its_gradient_is_finite(make_hyper):
+    network, hyper = NETWORKS["one layer"], make_hyper(huber_delta=1e10)
+    batch = make_batch(0, hyper)
+    batch = batch._replace(r_t=batch.r_t.at[0].set(1e30))
+    learner, sums = learn(make_learner(network), agent.no_sums(), batch, hyper, network)
+    assert np.isfinite(sums.grad_norm)
+    assert learner.diverged
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_parameters_that_are_not_finite_flag_the_agent(value, make_hyper):
     network, hyper = NETWORKS["one layer"], make_hyper()
@@ -289,7 +298,7 @@ def test_the_huber_loss_and_its_gradient(delta):
 
 @pytest.mark.parametrize("learning_starts", [0, 13])
 @pytest.mark.parametrize("tau", [1, 0.3, 0.005])
-@pytest.mark.parametrize("interval", [1, 3, 4, 6, 7, 12, 25])
+@pytest.mark.parametrize("interval", [1, 4, 6, 25])
 @pytest.mark.parametrize("train_freq", [1, 4, 5])
 def test_target_updates_are_those_of_a_loop_over_steps(
     train_freq, interval, tau, learning_starts, make_hyper
@@ -299,7 +308,7 @@ def test_target_updates_are_those_of_a_loop_over_steps(
     online = expected = rng.normal(size=3)
     params = jnp.asarray(online, jnp.float32)
     learner = agent.Learner(params, params, None, None, None)
-    for t in range(1, 101):
+    for t in range(1, 61):
         if t % interval == 0:
             expected = tau * online + (1 - tau) * expected
         if t % train_freq == 0 and t > learning_starts:
