@@ -121,8 +121,8 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
         for k in range(spec.seeds):
             agents.append(Agent(configuration, check_seed(row.get("seed", spec.seed) + k)))
             configs.append(number)
-    env = environment.make(spec.env)
-    plan = make_plan(agents, spec.budget, env, configure(spec.device))
+    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    plan = make_plan(agents, spec.budget, environment.make(spec.env), hardware)
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
     warnings: tuple[str, ...] = ()
     if idle:

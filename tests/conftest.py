@@ -4,15 +4,15 @@ import dataclasses
 import os
 
 import hypothesis
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl.dqn.hyperparameters import Configuration, Hyperparameters
+from jaxrl.population.devices import configure
 from jaxrl.population.program import HYPERPARAMETER_DTYPES
 
-jax.config.update("jax_platforms", "cpu")  # in time: JAX starts its backends at their first use
+configure("cpu")  # in time: JAX starts its backends at their first use
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
 
 # Compilation takes longer than any deadline; a fixed order of examples keeps failures reproducible.

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import subprocess
+import sys
 
 import gymnasium
 import gymnax
@@ -233,3 +235,9 @@ def test_a_constant_observation_has_deviation_one():
     mean, std = environment.observation_statistics(environment.make("SimpleBandit-bsuite"), 100)
     np.testing.assert_array_equal(mean, [1])
     np.testing.assert_array_equal(std, [1])
+
+
+def test_importing_the_command_leaves_the_choice_of_a_device_open():
+    # JAX refuses this option, as it ignores jax_platforms and XLA_FLAGS, once a backend has started.
+    code = "import jax, jaxrl.sweep; jax.config.update('jax_num_cpu_devices', 2)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

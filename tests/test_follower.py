@@ -2,10 +2,12 @@
 
 import copy
 import itertools
+import threading
 import time
 
 import pytest
 
+from jaxrl.tracking import journal as journals
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.journal import Journal
 from jaxrl.tracking.mlflow_tracker import TrackerError
@@ -110,6 +112,27 @@ def test_what_is_written_just_before_the_end_is_delivered(tmp_path):
     evaluate(journal, *range(2, 100))
     assert follower.finish(5)
     assert tracker.points(0) == expected(range(1, 100))
+
+
+def test_what_is_written_between_a_reading_and_the_end_is_delivered(tmp_path, monkeypatch):
+    has_read, wrote = threading.Event(), threading.Event()
+    read = journals.read
+
+    def read_slowly(*args):
+        yield from read(*args)
+        if not has_read.is_set():
+            has_read.set()
+            wrote.wait(5)
+            time.sleep(0.2)  # in which finish() is called
+
+    monkeypatch.setattr(journals, "read", read_slowly)
+    journal, tracker = Journal(tmp_path), Tracker()
+    follower = follow(tmp_path, tracker)
+    assert has_read.wait(5)
+    evaluate(journal, 1)
+    wrote.set()
+    assert follower.finish(5)
+    assert tracker.points(0) == expected([1])
 
 
 def test_a_sweep_that_wrote_nothing_ends_at_once(tmp_path):

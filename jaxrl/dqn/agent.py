@@ -134,12 +134,13 @@ def update_target(
     """
     interval = hyper.target_update_interval
     due = t // interval - (t - train_freq) // interval
-    kept = jnp.where(due > 0, (1.0 - hyper.tau) ** due, 1.0)
-    return jax.tree.map(
-        lambda new, old: jnp.where(kept == 0, new, new + kept * (old - new)),
-        learner.params,
-        learner.target_params,
-    )
+    kept = (1.0 - hyper.tau) ** due
+
+    def updated(new: jax.Array, old: jax.Array) -> jax.Array:
+        moved = jnp.where(kept == 0, new, new + kept * (old - new))
+        return jnp.where(due > 0, moved, old)
+
+    return jax.tree.map(updated, learner.params, learner.target_params)
 
 
 def update(

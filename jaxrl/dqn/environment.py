@@ -1,11 +1,13 @@
-"""The environment adapter: the only file that touches gymnax."""
+"""The environment adapter: the only file that touches gymnax.
+
+gymnax is imported where it is used: its import starts JAX's backends, and which devices there are has
+to be said before (:func:`jaxrl.population.devices.configure`).
+"""
 
 from typing import Any, NamedTuple
 
-import gymnax
 import jax
 import jax.numpy as jnp
-from gymnax.environments import spaces
 
 from jaxrl.errors import InputError
 
@@ -59,13 +61,14 @@ class Environment:
         Raises:
             InputError: its actions are not discrete or its observations not an array.
         """
-        if not isinstance(env.action_space(params), spaces.Discrete) or not isinstance(
-            env.observation_space(params), spaces.Box
-        ):
+        from gymnax.environments import spaces
+
+        actions, observations = env.action_space(params), env.observation_space(params)
+        if not isinstance(actions, spaces.Discrete) or not isinstance(observations, spaces.Box):
             raise InputError(
-                f"environment {env_id!r} has {_name(env.action_space(params))} actions and "
-                f"{_name(env.observation_space(params))} observations; a DQN needs discrete actions "
-                f"and array observations. These work: {', '.join(WORKING)}."
+                f"environment {env_id!r} has {_name(actions)} actions and {_name(observations)} "
+                "observations; a DQN needs discrete actions and array observations. These work: "
+                f"{', '.join(WORKING)}."
             )
         self.env_id = env_id
         self._env = env
@@ -109,7 +112,9 @@ def make(env_id: str) -> Environment:
     Raises:
         InputError: no such environment, or not one that a DQN can act in.
     """
-    if env_id not in gymnax.registered_envs:
+    import gymnax
+
+    if env_id not in gymnax.registered_envs or env_id.startswith("MNIST"):  # it would download
         raise InputError.unknown("environment", env_id, WORKING)
     return Environment(env_id, *gymnax.make(env_id))
 

@@ -6,14 +6,20 @@ memory stays bounded. A tracker that fails for a while is tried again; one that 
 left alone, and training goes on.
 """
 
+import functools
+import itertools
+import math
 import pathlib
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from jaxrl.tracking import journal
 from jaxrl.tracking.mlflow_tracker import TrackerError
 from jaxrl.tracking.projection import Projection, RunUpdate, merge
+
+T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
 _RECORDS_AT_ONCE = 500
@@ -34,13 +40,13 @@ class Follower:
         self._directory = directory
         self._projection = projection
         self._tracker = tracker
+        self._position = journal.Position()
         self._finishing = threading.Event()
-        self._deadline = float("inf")
+        self._deadline = math.inf
         self._thread = threading.Thread(target=self._run, name="jaxrl-follower", daemon=True)
-        self._delivered_time: int | None = None
+        self._oldest_pending: int | None = None
         self._trouble: str | None = None
-        self._pending = 0
-        self._refused = False
+        self._complete = False
 
     def start(self) -> None:
         self._thread.start()
@@ -49,64 +55,70 @@ class Follower:
         """Waits up to ``timeout`` seconds until everything is delivered; whether it is."""
         self._deadline = time.monotonic() + timeout
         self._finishing.set()
-        self._thread.join(timeout + 20)
-        return not self._thread.is_alive() and self._trouble is None and not self._pending
+        self._thread.join(timeout)
+        return self._complete
 
     @property
     def trouble(self) -> str | None:
-        """What the tracker last failed with, until it works again."""
+        """What last went wrong, until it works again."""
         return self._trouble
 
     def seconds_behind(self) -> float:
-        """Age of the newest record that was delivered, in seconds; 0 before the first."""
-        if self._delivered_time is None:
-            return 0.0
-        return max(0.0, time.time() - self._delivered_time / 1000)
+        """Age in seconds of the oldest record under way to the tracker; 0 where there is none."""
+        oldest = self._oldest_pending
+        return 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000)
 
     def _run(self) -> None:
-        position = journal.Position()
-        while True:
-            finishing = self._finishing.is_set()  # before reading: nothing is written after it
-            updates, position, newest = self._read(position)
-            self._pending = len(updates)
-            for update in updates:
-                if not self._deliver(update):
-                    return
-                self._pending -= 1
-            if newest is not None:
-                self._delivered_time = newest
-            elif finishing:
-                return
-            else:
-                self._finishing.wait(_POLL_SECONDS)
+        try:
+            while not self._complete:
+                finishing = self._finishing.is_set()  # before reading: nothing is written after it
+                updates = self._persist(self._read)
+                for update in updates:
+                    self._persist(functools.partial(self._tracker.apply, update))
+                if self._oldest_pending is None:
+                    self._complete = finishing
+                    self._finishing.wait(_POLL_SECONDS)
+        except TrackerError as error:
+            self._trouble = f"refused: {error}"
+        except TimeoutError:
+            pass  # the trouble says why
 
-    def _read(
-        self, position: journal.Position
-    ) -> tuple[list[RunUpdate], journal.Position, int | None]:
-        """The merged updates of the next records, the position after them and the newest's time."""
+    def _read(self) -> list[RunUpdate]:
+        """The merged updates of the next records."""
         updates: list[RunUpdate] = []
-        newest = None
-        for count, (record, after) in enumerate(journal.read(self._directory, position)):
-            updates += self._projection.feed(record)
-            position, newest = after, record["time"]
-            if count + 1 == _RECORDS_AT_ONCE:
-                break
-        return merge(updates), position, newest
+        self._oldest_pending = None
+        records = journal.read(self._directory, self._position)
+        try:
+            for record, position in itertools.islice(records, _RECORDS_AT_ONCE):
+                updates += self._projection.feed(record)
+                self._position = position
+                self._oldest_pending = self._oldest_pending or record["time"]
+        except OSError:
+            if self._oldest_pending is None:  # else what was read goes out first
+                raise
+        return merge(updates)
 
-    def _deliver(self, update: RunUpdate) -> bool:
-        """Applies an update, again and again if need be; false where it was given up."""
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Does ``action``, again and again if it fails, until :meth:`finish`'s time is up.
+
+        Raises:
+            TrackerError: it was refused for good.
+            TimeoutError: the time is up.
+        """
         pause = 1.0
-        while True:
+        while time.monotonic() < self._deadline:
             try:
-                self._tracker.apply(update)
+                result = action()
                 self._trouble = None
-                return True
-            except TrackerError as error:
-                self._trouble = f"refused: {error}"
-                return False
+                return result
+            except TrackerError:
+                raise
             except Exception as error:  # whatever a client raises may pass
-                self._trouble = " ".join(str(error).split())[:200]
-            if time.monotonic() + pause > self._deadline:
-                return False
-            self._finishing.wait(pause) if not self._finishing.is_set() else time.sleep(pause)
+                self._trouble = " ".join(str(error).split())[:200] or type(error).__name__
+            pause = min(pause, max(0.0, self._deadline - time.monotonic()))
+            if self._finishing.is_set():
+                time.sleep(pause)
+            else:
+                self._finishing.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        raise TimeoutError
