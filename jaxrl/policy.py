@@ -15,8 +15,10 @@ import jax
 import numpy as np
 from flax import serialization
 
+from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.dqn.networks import QNetwork
 from jaxrl.errors import InputError
+from jaxrl.search.space import check_seed
 
 PARAMS = "params.msgpack"
 DESCRIPTION = "policy.json"
@@ -39,17 +41,18 @@ class Policy:
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """What it reached in its sweep."""
 
+    @property
+    def network(self) -> QNetwork:
+        """The network that ``params`` belong to."""
+        hidden_sizes = tuple(self.configuration["hidden_sizes"])
+        return QNetwork(self.num_actions, hidden_sizes, self.configuration["dueling"])
+
     def q_values(self, observations: np.ndarray) -> np.ndarray:
         """Action values ``[..., A]`` of ``observations [..., O]``."""
-        network = QNetwork(
-            self.num_actions,
-            tuple(self.configuration["hidden_sizes"]),
-            self.configuration["dueling"],
-        )
         normalised = (np.asarray(observations, np.float32) - self.observation_mean) / (
             self.observation_std
         )
-        return np.asarray(network.apply(self.params, normalised))
+        return np.asarray(self.network.apply(self.params, normalised))
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Greedy actions ``[...]`` for ``observations [..., O]``."""
@@ -82,16 +85,36 @@ def load_policy(directory: str | pathlib.Path) -> Policy:
     try:
         description = json.loads((path / DESCRIPTION).read_text("utf-8"))
         params = serialization.msgpack_restore((path / PARAMS).read_bytes())
-        return Policy(
+        configuration = Configuration.create(description["configuration"], 1)
+        policy = Policy(
             env_id=description["env"],
             num_actions=description["num_actions"],
-            configuration=description["configuration"],
-            seed=description["seed"],
+            configuration=dataclasses.asdict(configuration),
+            seed=check_seed(description["seed"]),
             observation_mean=np.array(description["observation_mean"], np.float32),
             observation_std=np.array(description["observation_std"], np.float32),
             params=jax.tree.map(np.asarray, params),
-            scores=description["scores"],
+            scores=dict(description["scores"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        _check(policy)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"no usable policy in {path} ({reason}).") from None
+    return policy
+
+
+def _check(policy: Policy) -> None:
+    """Raises ``ValueError`` where parts of a policy do not fit together."""
+    if not isinstance(policy.env_id, str):
+        raise ValueError(f"env is {policy.env_id!r}")
+    if policy.observation_mean.ndim != 1:
+        raise ValueError(f"observation_mean has shape {policy.observation_mean.shape}")
+    if policy.observation_std.shape != policy.observation_mean.shape:
+        raise ValueError("observation_std and observation_mean differ in shape")
+    expected = jax.eval_shape(policy.network.init, jax.random.key(0), policy.observation_mean)
+    shapes = [
+        jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+        for tree in (expected, policy.params)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError("the parameters are not those of the described network")

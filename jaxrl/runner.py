@@ -169,6 +169,7 @@ def run(
     directory = RunDirectory(run_dir)
     directory.write_json("sweep.json", _sweep_json(sweep, description))
     journal = Journal(directory.journal)
+    journal.append("begin")
     follower = Follower(directory.journal, Projection(description), tracker) if tracker else None
     results = Results(
         sweep.plan.agents, sweep.configs, sweep.spec.final_episodes, sweep.spec.select

@@ -37,10 +37,11 @@ def evaluation(step, returns, diverged=(), time=None, **columns):
     return {**record, "agents": agents, "metrics": metrics}
 
 
-def final(step, last, time=None):
-    """As training reports it: there is no ``diverged`` among the metrics."""
+def final(step, last, diverged=(), time=None):
+    """A record of the final evaluation in which agent i's last policy has mean ``last[i]``."""
     metrics = {name: list(last.values()) for name in ("last_mean", "best_mean")}
     metrics |= {name: [2.0] * len(last) for name in ("last_std", "best_std")}
+    metrics["diverged"] = [agent in diverged for agent in last]
     record = {"kind": "final", "time": step if time is None else time, "step": step}
     return {**record, "agents": list(last), "metrics": metrics}
 
@@ -114,7 +115,7 @@ def test_a_run_of_which_every_seed_diverged_has_a_tag_and_no_numbers():
 def test_a_diverged_seed_counts_in_no_final_mean_either():
     subject = projection([0, 0, 1])
     feed(subject, evaluation(10, {0: 10, 1: 20, 2: 5}, diverged={1, 2}))
-    updates = feed(subject, final(10, {0: 100, 1: 9, 2: 9}))
+    updates = feed(subject, final(10, {0: 100, 1: 9, 2: 9}, diverged={1, 2}))
     assert values(updates, 0)["mean_reward"] == 100
     assert values(updates, 0)["std_reward"] == 2
     assert "mean_reward" not in values(updates, 1)

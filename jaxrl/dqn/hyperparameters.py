@@ -44,10 +44,10 @@ class Range:
             )
         what = "a whole number" if self.kind == "int" else "a number"
         low = f"above {self.low:g}" if self.open_low else f"{self.low:g} or more"
-        if self.high in (math.inf, _MAX_FLOAT, _MAX_INT):
+        if self.high in (math.inf, _MAX_FLOAT):
             finite = " and finite" if self.high == _MAX_FLOAT else ""
             return f"{what}, {low}{finite}"
-        return f"{what}, {low}, at most {self.high:g}"
+        return f"{what}, {low}, at most {self.high:.10g}"
 
     def parse(self, value: Any) -> Any:
         """Returns ``value`` as this kind; raises ``ValueError`` where it is not of it."""
@@ -169,7 +169,7 @@ def check_value(name: str, value: Any) -> Any:
     check_name(name)
     try:
         return _RANGES[name].parse(value)
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError(f"{name} is {value!r}; it must be {_RANGES[name]}.") from None
 
 

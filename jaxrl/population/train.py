@@ -45,7 +45,7 @@ class Report:
     ``diverged``. NaN is what is not known yet."""
     final: dict[str, np.ndarray] | None = None
     """After the last step, arrays ``[n]``: ``last_mean``, ``last_std``, ``best_mean``, ``best_std``
-    of fresh episodes."""
+    of fresh episodes, ``diverged``."""
     params: dict[str, Any] | None = None
     """With ``final``, on the host: parameter trees ``last`` and ``best``, each leaf ``[n, …]``, and
     ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
@@ -241,7 +241,8 @@ class _Run:
         final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
         last, best = self._rows(tile, final)
-        scores = {**_moments("last", last), **_moments("best", best)}
+        diverged = self._rows(tile, tile.state.learner.diverged)
+        scores = {**_moments("last", last), **_moments("best", best), "diverged": diverged}
         params = self._rows(tile, {**params, "normalisation": normalisation})
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began

@@ -55,7 +55,7 @@ class Interval:
         if self.step is not None:
             count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
             value = self.low + self.step * min(int(u * count), count - 1)
-            return round(value) if self.integer else value
+            return round(value) if self.integer else min(float(f"{value:.12g}"), self.high)
         top = self.high + 1 if self.integer else self.high
         if self.log:
             value = math.exp(math.log(self.low) + u * (math.log(top) - math.log(self.low)))
@@ -104,7 +104,7 @@ def check_seed(value: Any) -> int:
     """``value`` as a seed; raises ``InputError``."""
     try:
         seed = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seed = -1.0
     if isinstance(value, bool) or not (seed.is_integer() and 0 <= seed <= MAX_SEED):
         raise InputError(f"seed is {value!r}; it must be a whole number from 0 to {MAX_SEED}.")
@@ -136,10 +136,10 @@ def load_space(name: str) -> Space:
         raise InputError.unknown("space", name, known)
     try:
         return parse_space(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"in {where}: {error}") from None
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
-    except InputError as error:
-        raise InputError(f"in {where}: {error}") from None
 
 
 def parse_space(content: Any) -> Space:
@@ -188,10 +188,10 @@ def _parse_interval(name: str, entry: Mapping[str, Any]) -> Interval:
     integer = name == "seed" or is_integer(name)
     if step is not None:
         try:
-            step = float(step)
-        except (TypeError, ValueError):
-            step = -1.0
-        if log or not step > 0 or (integer and not step.is_integer()):
+            step = math.nan if isinstance(step, bool) else float(step)
+        except (TypeError, ValueError, OverflowError):
+            step = math.nan
+        if log or not 0 < step < math.inf or (integer and not step.is_integer()):
             raise InputError(
                 f"{name}: step must be a {'whole ' if integer else ''}number above 0, without log; "
                 f"got {entry['step']!r}."

@@ -41,7 +41,7 @@ def read_table(path: str) -> list[dict[str, Any]]:
         text = file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the table {path}: {error}.") from None
-    rows = _read_json(text, path) if file.suffix == ".json" else _read_csv(text, path)
+    rows = _read_json(text, path) if file.suffix.lower() == ".json" else _read_csv(text, path)
     if not rows:
         raise InputError(f"the table {path} has no configuration: give one a row.")
     return [_check_row(row, f"{path}, configuration {index}") for index, row in enumerate(rows)]
@@ -61,18 +61,23 @@ def parse_cell(cell: str) -> Any:
     for text in (cell, cell.lower()):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return cell.strip()
 
 
 def _read_csv(text: str, path: str) -> list[dict[str, Any]]:
-    lines = [line for line in csv.reader(text.splitlines()) if line]
+    try:
+        lines = [line for line in csv.reader(text.splitlines()) if line]
+    except csv.Error as error:
+        raise InputError(f"the table {path} is not valid CSV: {error}.") from None
     if not lines:
         return []
     header = [name.strip() for name in lines[0]]
     if len(set(header)) < len(header):
         raise InputError(f"the table {path} names a column twice: {', '.join(header)}.")
+    for name in header:
+        _check_column(name, path)
     rows = []
     for number, line in enumerate(lines[1:]):
         if len(line) != len(header):
@@ -88,7 +93,7 @@ def _read_csv(text: str, path: str) -> list[dict[str, Any]]:
 def _read_json(text: str, path: str) -> list[dict[str, Any]]:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the table {path} is not valid JSON: {error}.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"the table {path} must be a JSON list of objects, one a configuration.")
@@ -96,11 +101,14 @@ def _read_json(text: str, path: str) -> list[dict[str, Any]]:
 
 
 def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
-    unknown = [name for name in row if name not in (*NAMES, "seed") and name not in _IGNORED]
-    if unknown:
-        error = InputError.unknown("column", unknown[0], (*NAMES, "seed"))
-        raise InputError(f"in {where}: {error}")
+    for name in row:
+        _check_column(name, where)
     try:
         return {n: check_parameter(n, v) for n, v in row.items() if n not in _IGNORED}
     except InputError as error:
         raise InputError(f"in {where}: {error}") from None
+
+
+def _check_column(name: str, where: str) -> None:
+    if name not in (*NAMES, "seed") and name not in _IGNORED:
+        raise InputError(f"in {where}: {InputError.unknown('column', name, (*NAMES, 'seed'))}")

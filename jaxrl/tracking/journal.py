@@ -6,6 +6,7 @@ nothing else: it works on a network drive. Numbers that are not finite are writt
 
 Records have ``kind`` and ``time`` (milliseconds since 1970, what every tracker is told) and:
 
+* ``begin``;
 * ``evaluation``: ``step``, ``agents`` (indices), ``metrics`` (names to one value an agent);
 * ``final``: the same, after the last step;
 * ``end``: ``status``, ``finished``, ``killed`` (by the user) or ``failed``.
@@ -79,7 +80,7 @@ def _segment(directory: pathlib.Path, number: int) -> pathlib.Path:
 
 def _plain(value: Any) -> Any:
     """``value`` in JSON's types, with null for what is not finite."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

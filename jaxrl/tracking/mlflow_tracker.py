@@ -13,8 +13,9 @@ from jaxrl.tracking.projection import Description, RunUpdate
 # MLflow's own retries would hold a request for four minutes; the follower has its own.
 _CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _MAX_METRICS = 800  # of the 1,000 entities of a request, leaving room for params and tags
 _PERMANENT = (400, 401, 403)
@@ -40,10 +41,11 @@ class MlflowTracker:
         self._mlflow = mlflow
         self.uri = tracking_uri or mlflow.get_tracking_uri()
         self._description = description
-        self._client = mlflow.MlflowClient(tracking_uri=self.uri)
         self._runs: dict[int | None, str] = {}
+        self._described = False
         self.requests = 0
         try:
+            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
             self._experiment_id = self._experiment(description.experiment)
         except InputError:
             raise
@@ -73,7 +75,7 @@ class MlflowTracker:
             Exception: anything else may pass; the same update can be applied again.
         """
         try:
-            run_id = self._runs.get(update.config) or self._create(update)
+            run_id = self._run_of(update)
             for metrics in _parts(update.metrics, _MAX_METRICS):
                 self._log(run_id, update, metrics)
             if update.status is not None:
@@ -90,28 +92,28 @@ class MlflowTracker:
             self._client.log_artifact(self._runs[None], str(path))
             self.requests += 1
 
-    @property
-    def parent_run_id(self) -> str | None:
-        return self._runs.get(None)
-
-    def _create(self, update: RunUpdate) -> str:
-        """Makes the run of an update; the parent before the first of its children."""
-        config = update.config
-        tags = {"jaxrl.sweep": self._description.sweep_id}
-        name = self._description.name
-        if config is not None:
-            if None not in self._runs:
-                self._create(RunUpdate(None, update.time))
-            tags |= {"mlflow.parentRunId": self._runs[None], "jaxrl.config": str(config)}
-            name = f"config-{config:04d}"
-        run = self._client.create_run(
-            self._experiment_id, start_time=update.time, tags=tags, run_name=name
+    def _run_of(self, update: RunUpdate) -> str:
+        """The id of an update's run, which is made where there is none; the parent always first."""
+        parent = self._runs.get(None) or self._create(
+            None, update.began, self._description.name, {}
         )
-        self._runs[config] = run.info.run_id
+        if not self._described:
+            params = {name: format_cell(v) for name, v in self._description.params.items()}
+            self._log(parent, RunUpdate(None, update.began, params=params), [])
+            self._described = True
+        config = update.config
+        if config in self._runs:
+            return self._runs[config]
+        tags = {"mlflow.parentRunId": parent, "jaxrl.config": str(config)}
+        return self._create(config, update.began, f"config-{config:04d}", tags)
+
+    def _create(self, config: int | None, began: int, name: str, tags: dict[str, str]) -> str:
+        tags = {"jaxrl.sweep": self._description.sweep_id, **tags}
+        run = self._client.create_run(
+            self._experiment_id, start_time=began, tags=tags, run_name=name
+        )
         self.requests += 1
-        if config is None:
-            update.params |= {k: format_cell(v) for k, v in self._description.params.items()}
-            self._log(run.info.run_id, update, [])
+        self._runs[config] = run.info.run_id
         return run.info.run_id
 
     def _log(self, run_id: str, update: RunUpdate, metrics: Sequence[Any]) -> None:

@@ -73,6 +73,11 @@ class RunUpdate:
     status: str | None = None
     """``FINISHED``, ``KILLED`` or ``FAILED`` where the run has ended, at ``time``."""
 
+    @property
+    def began(self) -> int:
+        """Time of the first thing that it says, in milliseconds since 1970."""
+        return min((metric.time for metric in self.metrics), default=self.time)
+
     def merge(self, later: "RunUpdate") -> None:
         """Takes in what came after."""
         self.metrics += later.metrics
@@ -109,6 +114,9 @@ class Projection:
 
     def feed(self, record: Record) -> Iterator[RunUpdate]:
         """The updates that a record brings."""
+        if record["kind"] == "begin":
+            yield RunUpdate(None, record["time"])
+            return
         if record["kind"] == "end":
             yield from self._end(record)
             return
