@@ -1,6 +1,8 @@
 """What the population engine promises: an agent's numbers are its own."""
 
 import dataclasses
+import threading
+import time
 
 import jax
 import numpy as np
@@ -207,14 +209,53 @@ def test_every_shape_trains_and_matches_itself_alone(shape):
     assert_identical(run([population[3]])[0], together[3])
 
 
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("jaxrl-")]
+
+
 def test_closing_the_generator_stops_the_workers(population):
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
     reports = train(plan)
     next(reports)
+    assert workers()
     reports.close()
-    import threading
+    assert not workers()
 
-    assert not [t for t in threading.enumerate() if t.name.startswith("jaxrl-")]
+
+def test_training_does_not_wait_for_its_reports_to_be_read(population):
+    plan = make_plan(population[:8], BUDGET, make("CartPole-v1"), configure("cpu"))
+    reports = train(plan)
+    next(reports)
+    deadline = time.monotonic() + 60
+    while workers():  # they end when every tile has had its final evaluation
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert sum(len(report.agents) for report in reports if report.final) == 8
+
+
+def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
+    trained = threading.Event()
+    compile_training = train_module.Programs.compile_training
+
+    def compile_after_the_other_trained(programs):
+        if programs.shape.batch_size == 8:
+            assert trained.wait(60)
+        compile_training(programs)
+
+    monkeypatch.setattr(train_module.Programs, "compile_training", compile_after_the_other_trained)
+    population = [
+        Agent(Configuration.create(QUICK | {"batch_size": size}, STEPS), 0) for size in (8, 4)
+    ]
+    plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
+    first, *rest = iterate(train(plan), after_first=trained.set)
+    assert first.agents.tolist() == [1]
+    assert {tuple(report.agents) for report in rest if report.final} == {(0,), (1,)}
+
+
+def iterate(reports, after_first):
+    for report in reports:
+        after_first()
+        yield report
 
 
 def test_an_error_in_a_worker_reaches_the_caller(population, monkeypatch):
