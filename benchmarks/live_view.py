@@ -3,6 +3,7 @@
 import argparse
 import io
 import pathlib
+import re
 
 from rich.console import Console
 
@@ -28,7 +29,8 @@ class Photographer(ConsoleDisplay):
             frame.print(COMMAND, highlight=False)
             frame.print(self._render())
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(frame.export_svg(title="jaxrl.sweep"))
+            svg = frame.export_svg(title="jaxrl.sweep")
+            self._path.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
 def main() -> None:
