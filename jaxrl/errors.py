@@ -1,6 +1,8 @@
 """Errors that a user can mend: each says what is wrong, what was given, and what to do."""
 
 import difflib
+import re
+import textwrap
 from collections.abc import Iterable
 
 
@@ -14,3 +16,14 @@ class InputError(ValueError):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return cls(f"unknown {what} {name!r}: {hint}Known are {', '.join(known)}.")
+
+
+def brief(error: BaseException) -> str:
+    """What an exception says, in one short line: of a failed connection, the system's reason."""
+    text = " ".join(str(error).split())
+    reason = re.search(r"\[Errno -?\d+\] ([A-Z][\w ]+)", text)
+    if reason:
+        return reason[1].strip().lower()
+    if "timed out" in text:
+        return "no answer in time"
+    return textwrap.shorten(text, 200, placeholder=" …") or type(error).__name__

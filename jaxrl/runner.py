@@ -29,6 +29,8 @@ from jaxrl.tracking.journal import Journal
 from jaxrl.tracking.mlflow_tracker import MlflowTracker
 from jaxrl.tracking.projection import Description, Projection
 
+MAX_AGENTS = 1_000_000
+MAX_EPISODES = 1_000_000
 BEST_KEPT = 5
 """Policies saved in ``best/``."""
 DRAIN_SECONDS = 60.0
@@ -58,6 +60,14 @@ class SweepSpec:
         for name in ("configs", "seeds", "steps", "eval_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.configs * self.seeds > MAX_AGENTS:
+            raise InputError(
+                f"{self.configs} configurations of {self.seeds} seeds are more than {MAX_AGENTS:,} "
+                "agents: use fewer --configs or --seeds."
+            )
+        for name in ("eval_episodes", "final_episodes"):
+            if getattr(self, name) > MAX_EPISODES:
+                raise InputError(f"{name} is {getattr(self, name)}; {MAX_EPISODES:,} is the most.")
         if self.steps >= 2**31:
             raise InputError(f"steps is {self.steps}; it must be below 2^31.")
         if self.eval_every is not None and self.eval_every < 1:
@@ -189,11 +199,11 @@ def run(
     except KeyboardInterrupt:
         status = "killed"
     finally:
-        display.stop()
         journal.append("end", status=status)
         journal.close()
         directory.write("results.csv", results.to_csv().encode())
         best.save(directory)
+        display.stop()
         if follower and tracker:
             tracked = _close_tracker(follower, tracker, directory)
     return Outcome(

@@ -13,12 +13,13 @@ from rich.table import Table
 
 from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError
+from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, PreparedSweep, SweepSpec, prepare, run
 from jaxrl.search.results import SELECTIONS
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, packaged
 from jaxrl.search.table import parse_cell
-from jaxrl.tracking.console import ConsoleDisplay, best_table, format_value, say
+from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,8 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is trained")
     what.add_argument(
         "--space",
-        default=default.space,
-        help=f"a packaged space ({', '.join(packaged())}) or a YAML file (default: %(default)s)",
+        help=f"a packaged space ({', '.join(packaged())}) or a YAML file ({default.space})",
     )
     what.add_argument("--configs", type=int, help=f"configurations to draw ({default.configs})")
     what.add_argument("--sampler", choices=sorted(SAMPLERS), help=f"({default.sampler})")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 def _spec(args: argparse.Namespace) -> SweepSpec:
     default = SweepSpec()
     if args.config_table is not None:
-        for option in ("configs", "sampler"):
+        for option in ("space", "configs", "sampler"):
             if getattr(args, option) is not None:
                 raise InputError(
                     f"--{option} draws configurations and --config-table lists them: "
@@ -109,7 +109,7 @@ def _spec(args: argparse.Namespace) -> SweepSpec:
             raise InputError(f"--set {assignment}: write NAME=VALUE.")
         fixed[name.strip()] = check_parameter(name.strip(), parse_cell(value))
     return SweepSpec(
-        space=args.space,
+        space=args.space or default.space,
         configs=default.configs if args.configs is None else args.configs,
         config_table=args.config_table,
         sampler=args.sampler or default.sampler,
@@ -133,7 +133,7 @@ def _default_run_dir(spec: SweepSpec) -> pathlib.Path:
 
 def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     plan = sweep.plan
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("agents", "tiles", *Shape._fields, *Cadence._fields):
         table.add_column(name, justify="right", overflow="fold")
     for cohort in plan.cohorts:
@@ -149,7 +149,7 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"device: {plan.hardware.description}",
         f"time: about {plan.predicted_seconds():,.0f} s and the compilation",
     )
-    say(console, "\n".join(lines))
+    say(console, "\n".join([*lines, *(f"warning: {text}" for text in sweep.warnings)]))
 
 
 def _print_outcome(console: Console, outcome: Outcome, select: str) -> None:
@@ -174,13 +174,13 @@ def _print_outcome(console: Console, outcome: Outcome, select: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    console = Console()
+    console = PatientConsole()
     try:
         args = _parser().parse_args(argv)
         sweep = prepare(_spec(args))
-        for warning in sweep.warnings:
-            say(console, f"warning: {warning}")
         if args.dry_run:
+            if args.run_dir is not None:
+                refuse_existing(args.run_dir)
             _print_plan(console, sweep)
             return 0
         outcome = run(
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             track=not args.no_track,
             tracking_uri=args.tracking_uri,
             experiment=args.experiment,
-            display=ConsoleDisplay(console),
+            display=ConsoleDisplay(console, sweep.warnings),
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -25,13 +25,13 @@ def sweep():
     return plan, Results(agents, [0, 1, 2], 1, "last")
 
 
-def report(agents, step, new_steps, returns):
+def report(agents, step, new_steps, returns, ready=1):
     evaluation = {
         name: np.array(returns, float)
         for name in ("eval_return_mean", "train_return_mean", "updates")
     }
     evaluation["diverged"] = np.zeros(len(agents), bool)
-    return Report(np.array(agents), step, new_steps, 0.1, evaluation)
+    return Report(np.array(agents), step, new_steps, 0.1, ready, evaluation)
 
 
 def feed(display, results, one):
@@ -76,3 +76,15 @@ def test_progress_weighs_steps_by_their_cost(sweep):
     meter.update(report([0, 1], 1000, 1000, [10.0, 10.0]))
     assert meter.fraction == pytest.approx(1.0)
     assert meter.seconds_left == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_time_left_is_not_guessed_before_everything_is_compiled(sweep):
+    plan, results = sweep
+    console = Console(file=io.StringIO(), width=80)
+    display = ConsoleDisplay(console, ["something to know"])
+    display.start(plan, results, None)
+    feed(display, results, report([0, 1], 500, 500, [20.0, 90.0], ready=0))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "warning: something to know"
+    assert "compiling for shape 1 of 1" in lines[-1]
+    assert "left" not in lines[-1]

@@ -184,7 +184,9 @@ def test_the_best_policy_along_the_way_is_kept():
     population = agents(6, seed=3, learning_rate=3e-3, train_freq=4, gradient_steps=3)
     budget = Budget(steps=3000, eval_every=200, eval_episodes=5, final_episodes=20)
     for history in run(population, budget):
-        evaluations = [part["eval_return_mean"] for _, part in history[:-2]]
+        evaluations = [
+            part["eval_return_mean"] if part["updates"] else -1 for _, part in history[:-2]
+        ]
         last, best = history[-1][1]["last"], history[-1][1]["best"]
         was_last = np.argmax(evaluations) == len(evaluations) - 1
         same = all(
@@ -192,6 +194,14 @@ def test_the_best_policy_along_the_way_is_kept():
             for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(best), strict=True)
         )
         assert same == was_last
+
+
+def test_a_policy_that_was_never_trained_is_not_the_best():
+    population = agents(4, seed=4, learning_starts=650, train_freq=4, learning_rate=1e-2)
+    for history in run(population, Budget(STEPS, 100, 5, 5)):
+        trained = [part["updates"] > 0 for _, part in history[:-2]]
+        assert trained == [False] * 6 + [True]
+        jax.tree.map(np.testing.assert_array_equal, history[-1][1]["last"], history[-1][1]["best"])
 
 
 @pytest.mark.parametrize("env", ["Acrobot-v1", "MountainCar-v0"])

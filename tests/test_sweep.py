@@ -217,6 +217,21 @@ BAD = {
         ["--configs", "100000", "--steps", "1000000", "--set", "buffer_size=1000000"],
         "of memory and",
     ),
+    "too much memory for a batch": (
+        ["--configs", "1", "--steps", "200", "--set", "batch_size=2000000000"],
+        "or batch_size",
+    ),
+    "too many agents": (["--configs", "99999999999"], "more than 1,000,000 agents"),
+    "too many episodes": (["--final-episodes", "99999999999"], "1,000,000 is the most"),
+    "table and space": (["--config-table", "seed.csv", "--space", "cartpole"], "one of the two"),
+    "more than float32 holds": (["--set", "max_grad_norm=1e39"], "max_grad_norm is"),
+    "less than float32 holds": (["--set", "learning_rate=1e-60"], "learning_rate is"),
+    "folder as tracking URI": (["--tracking-uri", "garbage"], "'garbage' names a folder"),
+    "experiment without a name": (
+        ["--tracking-uri", "sqlite:///unused.db", "--experiment", " "],
+        "--experiment is empty",
+    ),
+    "existing run directory, dry": (["--run-dir", "existing", "--dry-run"], "exists"),
     "unreachable server": (["--tracking-uri", "http://127.0.0.1:9"], "or --no-track"),
     "existing run directory": (["--run-dir", "existing"], "exists"),
     "no gpu": (["--device", "gpu"], "JAX sees no GPU"),
@@ -275,3 +290,14 @@ def test_ctrl_c_ends_a_sweep_cleanly(mlflow_server, tmp_path):
     assert (last["kind"], last["status"]) == ("end", "killed")
     _, parents, children = runs_of(mlflow_server, "interrupted")
     assert [run.info.status for run in (*parents, *children)] == ["KILLED"] * 5
+
+
+def test_a_reader_that_goes_away_does_not_end_the_sweep(tmp_path):
+    arguments = [*QUICK, "--configs", "2", "--no-track", "--run-dir", "run"]
+    command = f"{sys.executable} -m jaxrl.sweep {' '.join(arguments)} | head -1"
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, timeout=120)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "best" / "2" / "policy.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert [row["status"] for row in rows(tmp_path / "run" / "results.csv")] == ["finished"] * 2

@@ -19,7 +19,7 @@ import jax
 from jaxrl.errors import InputError
 
 _MAX_INT = 2**31 - 1
-_MAX_FLOAT = 3e38  # what float32 holds
+_MAX_FLOAT, _MIN_FLOAT = 3e38, 1e-37  # what float32 holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,10 @@ class Range:
         if isinstance(value, (bool, list, tuple, dict)) or value is None:
             raise ValueError
         number = float(value)
+        if abs(number) > _MAX_FLOAT and not math.isinf(number):
+            raise ValueError
+        if self.open_low and number - self.low < _MIN_FLOAT:
+            raise ValueError
         if self.kind == "int":
             if not number.is_integer():
                 raise ValueError

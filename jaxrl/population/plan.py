@@ -74,10 +74,22 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(
-            len(cohort.tiles) * self.hardware.tile_width * self.agent_bytes(cohort.shape)
-            for cohort in self.cohorts
+        """Bytes of every agent's state, and of the tiles that are worked on at a time."""
+        width = self.hardware.tile_width
+        states = sum(
+            len(cohort.tiles) * width * self.agent_bytes(cohort.shape) for cohort in self.cohorts
         )
+        work = max(width * self.work_bytes(shape) for shape in self.shapes)
+        return states + len(self.hardware.devices) * work
+
+    def work_bytes(self, shape: Shape) -> int:
+        """Bytes, roughly, of one agent's update or evaluation: minibatch and activations, each a few
+        times over, or the episodes that run side by side."""
+        widths = (self.env.observation_size, *shape.hidden_sizes, self.env.num_actions)
+        row = replay.row_size(self.env.observation_size)
+        update = shape.batch_size * (shape.n_step * row + 6 * sum(widths))
+        episodes = max(self.budget.eval_episodes, self.budget.final_episodes)
+        return 4 * max(update, 2 * episodes * (row + sum(widths)))
 
     def agent_bytes(self, shape: Shape) -> int:
         """Bytes of one agent's state: replay, and five times its parameters (online, target, two
@@ -166,7 +178,7 @@ def _check_memory(plan: Plan) -> None:
     raise InputError(
         f"{len(plan.agents)} agents need {_gib(needed)} of memory and {_gib(free)} are free: about "
         f"{fits} agents fit. Use fewer --configs or --seeds, a smaller buffer_size "
-        f"(replay holds {plan.capacity:,} steps an agent), or fewer --steps."
+        f"(replay holds {plan.capacity:,} steps an agent) or batch_size, or fewer --steps."
     )
 
 

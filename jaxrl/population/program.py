@@ -223,12 +223,15 @@ class Programs:
     def _evaluate(
         self, tile: Tile, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
     ) -> tuple[Tile, Evaluation]:
-        """Greedy episodes after ``t`` steps; keeps the best policy so far, restarts the sums."""
+        """Greedy episodes after ``t`` steps; keeps the best policy so far, restarts the sums.
+
+        A policy that has not been trained yet is never the best: agents that share a seed share it.
+        """
         learner, sums = tile.learner, tile.sums
         diverged = learner.diverged | ~jax.vmap(agent.is_finite)(learner.params)
         returns = self._returns(learner.params, seeds, hyper, agent.EVALUATE, t, self.eval_episodes)
         mean = jnp.mean(returns, axis=1)
-        better = (mean > tile.best_return) & ~diverged
+        better = (mean > tile.best_return) & (learner.updates > 0) & ~diverged
         evaluation = Evaluation(
             eval_returns=returns,
             train_return_sum=jnp.sum(tile.actor.returns, axis=1),

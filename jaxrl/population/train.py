@@ -39,6 +39,8 @@ class Report:
     """How many of those in this chunk."""
     seconds: float
     """Time on the device."""
+    shapes_ready: int
+    """Of the plan's shapes, how many have been compiled for training."""
     evaluation: dict[str, np.ndarray] | None = None
     """At an evaluation step, arrays ``[n]``: ``eval_return_mean``, ``eval_return_std``,
     ``train_return_mean``, ``loss``, ``q_mean``, ``grad_norm``, ``epsilon``, ``updates``,
@@ -230,7 +232,8 @@ class _Run:
         tile.seconds_per_step = trained / new_steps
         tile.state, tile.step = state, stop
         seconds = time.perf_counter() - began
-        return Report(tile.agents, stop, new_steps, seconds, evaluation)
+        ready = len(self._trainable)
+        return Report(tile.agents, stop, new_steps, seconds, ready, evaluation)
 
     def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
@@ -246,7 +249,8 @@ class _Run:
         params = self._rows(tile, {**params, "normalisation": normalisation})
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began
-        return Report(tile.agents, tile.step, 0, seconds, final=scores, params=params)
+        ready = len(self._trainable)
+        return Report(tile.agents, tile.step, 0, seconds, ready, final=scores, params=params)
 
     @staticmethod
     def _rows(tile: _TileRun, tree: Any) -> Any:

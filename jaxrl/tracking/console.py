@@ -1,6 +1,8 @@
 """How a sweep looks while it runs: a live view in a terminal, plain lines elsewhere."""
 
 import math
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -30,6 +32,8 @@ class Meter:
         self._total_work = sum(self._step_work) * plan.budget.steps
         self.total_steps = len(plan.agents) * plan.budget.steps
         self.steps = 0
+        self.shapes = len(plan.shapes)
+        self.shapes_ready = 0
         self._work = 0.0
         self._recent: deque[tuple[float, int, float]] = deque()
 
@@ -37,6 +41,7 @@ class Meter:
         now = time.monotonic()
         if not self._recent:  # compilation is no part of the speed
             self._recent.append((now - report.seconds, 0, 0.0))
+        self.shapes_ready = report.shapes_ready
         self.steps += report.new_steps * len(report.agents)
         self._work += report.new_steps * sum(self._step_work[i] for i in report.agents)
         self._recent.append((now, self.steps, self._work))
@@ -67,10 +72,11 @@ class Meter:
 
 
 class ConsoleDisplay:
-    """Shows a sweep on ``console``."""
+    """Shows a sweep on ``console``, ``warnings`` first."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, warnings: Sequence[str] = ()) -> None:
         self._console = console
+        self._warnings = warnings
         self._live: Live | None = None
         self._next_line = 0.0
 
@@ -79,6 +85,8 @@ class ConsoleDisplay:
         self._results = results
         self._follower = follower
         self._meter = Meter(plan)
+        for warning in self._warnings:
+            say(self._console, f"warning: {warning}")
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console)
             self._live.start()
@@ -104,9 +112,12 @@ class ConsoleDisplay:
         parts = [
             f"{meter.fraction:.0%}",
             f"{meter.steps:,} of {meter.total_steps:,} steps",
-            f"{meter.steps_per_second:,.0f} steps/s",
-            f"{_duration(meter.seconds_left)} left",
         ]
+        if meter.shapes_ready < meter.shapes:
+            parts.append(f"compiling for shape {meter.shapes_ready + 1} of {meter.shapes}")
+        else:
+            parts.append(f"{meter.steps_per_second:,.0f} steps/s")
+            parts.append(f"{_duration(meter.seconds_left)} left")
         best = self._results.latest_ranking()[0]
         score = self._results.mean(best, "latest_return_mean")
         if not math.isnan(score):
@@ -120,6 +131,14 @@ class ConsoleDisplay:
         bar.add_row(ProgressBar(total=1.0, completed=self._meter.fraction))
         table = best_table(self._results, self._results.latest_ranking(), "latest_return_mean")
         return Group(bar, self._line(), table)
+
+
+class PatientConsole(Console):
+    """A console that falls silent where its reader has gone (``| head``): training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(console: Console, text: str) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from jaxrl.errors import brief
 from jaxrl.tracking import journal
 from jaxrl.tracking.mlflow_tracker import TrackerError
 from jaxrl.tracking.projection import Projection, RunUpdate, merge
@@ -114,7 +115,7 @@ class Follower:
             except TrackerError:
                 raise
             except Exception as error:  # whatever a client raises may pass
-                self._trouble = " ".join(str(error).split())[:200] or type(error).__name__
+                self._trouble = brief(error)
             pause = min(pause, max(0.0, self._deadline - time.monotonic()))
             if self._finishing.is_set():
                 time.sleep(pause)

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, brief
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.projection import Description, RunUpdate
 
@@ -41,6 +41,13 @@ class MlflowTracker:
         self._mlflow = mlflow
         self.uri = tracking_uri or mlflow.get_tracking_uri()
         self._description = description
+        if "://" not in self.uri and not self.uri.startswith("databricks"):
+            raise InputError(
+                f"the tracking URI {self.uri!r} names a folder, where MLflow keeps no runs any more: "
+                "give sqlite:///FILE.db or http://SERVER, or --no-track to train without MLflow."
+            )
+        if not description.experiment.strip():
+            raise InputError("--experiment is empty: give the MLflow experiment a name.")
         self._runs: dict[int | None, str] = {}
         self._described = False
         self.requests = 0
@@ -50,9 +57,8 @@ class MlflowTracker:
         except InputError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"the tracking server at {self.uri} cannot be used: {reason} — give another "
+                f"the tracking server at {self.uri} cannot be used: {brief(error)}. Give another "
                 "--tracking-uri, or --no-track to train without MLflow."
             ) from None
 
@@ -83,7 +89,7 @@ class MlflowTracker:
                 self.requests += 1
         except self._mlflow.MlflowException as error:
             if error.get_http_status_code() in _PERMANENT:
-                raise TrackerError(" ".join(str(error).split())[:300]) from None
+                raise TrackerError(brief(error)) from None
             raise
 
     def log_artifact(self, path: pathlib.Path) -> None:
