@@ -44,7 +44,7 @@ class MlflowTracker:
         if "://" not in self.uri and not self.uri.startswith("databricks"):
             raise InputError(
                 f"the tracking URI {self.uri!r} names a folder, where MLflow keeps no runs any more: "
-                "give sqlite:///FILE.db or http://SERVER, or --no-track to train without MLflow."
+                "give --tracking-uri sqlite:///FILE.db or http://SERVER, or --no-track."
             )
         if not description.experiment.strip():
             raise InputError("--experiment is empty: give the MLflow experiment a name.")
