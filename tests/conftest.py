@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 import hypothesis
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,3 +33,12 @@ def make_hyper():
         return Hyperparameters(**{name: jnp.asarray(values[name], dtypes[name]) for name in names})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def compilation_cache(tmp_path_factory):
+    """For tests that compile the same programs again and again: once is enough."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)

@@ -16,6 +16,8 @@ from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, make_plan
 from jaxrl.population.train import train
 
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
 STEPS = 700
 BUDGET = Budget(steps=STEPS, eval_every=300, eval_episodes=3, final_episodes=5)
 QUICK = {
@@ -73,15 +75,6 @@ def assert_identical(first, second):
     for (step_a, a), (step_b, b) in zip(first, second, strict=True):
         assert step_a == step_b
         jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Most tests here compile the same programs: once is enough."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="module")

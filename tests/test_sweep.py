@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -20,6 +19,7 @@ from jaxrl.sweep import main
 from jaxrl.tracking.journal import read
 
 pytest_plugins = ["mlflow_server"]
+pytestmark = pytest.mark.usefixtures("compilation_cache")
 
 QUICK = [
     *["--steps", "600", "--eval-every", "100", "--eval-episodes", "2", "--final-episodes", "5"],
@@ -30,14 +30,6 @@ QUICK = [
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="module")
