@@ -178,10 +178,10 @@ class _Run:
             while (tile := self._take()) is not None:
                 is_trained = tile.step == self._plan.budget.steps
                 report = self._finish(tile) if is_trained else self._chunk(tile)
+                self._queue.put(report)  # before another worker can take the tile and report of it
                 with self._changed:
                     tile.busy = False
                     self._changed.notify_all()
-                self._queue.put(report)
 
     def _take(self) -> _TileRun | None:
         """Waits for the tile with the most left to do before it may go no further."""

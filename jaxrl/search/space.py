@@ -136,9 +136,9 @@ def load_space(name: str) -> Space:
         raise InputError.unknown("space", name, known)
     try:
         return parse_space(yaml.safe_load(text))
+    except InputError as error:
+        raise InputError(f"in {where}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise InputError(f"in {where}: {error}") from None
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
 
 

@@ -50,7 +50,6 @@ class MlflowTracker:
             raise InputError("--experiment is empty: give the MLflow experiment a name.")
         self._runs: dict[int | None, str] = {}
         self._described = False
-        self.requests = 0
         try:
             self._client = mlflow.MlflowClient(tracking_uri=self.uri)
             self._experiment_id = self._experiment(description.experiment)
@@ -86,7 +85,6 @@ class MlflowTracker:
                 self._log(run_id, update, metrics)
             if update.status is not None:
                 self._client.set_terminated(run_id, update.status, end_time=update.time)
-                self.requests += 1
         except self._mlflow.MlflowException as error:
             if error.get_http_status_code() in _PERMANENT:
                 raise TrackerError(brief(error)) from None
@@ -96,7 +94,6 @@ class MlflowTracker:
         """Attaches a file to the parent run."""
         if None in self._runs:
             self._client.log_artifact(self._runs[None], str(path))
-            self.requests += 1
 
     def _run_of(self, update: RunUpdate) -> str:
         """The id of an update's run, which is made where there is none; the parent always first."""
@@ -118,7 +115,6 @@ class MlflowTracker:
         run = self._client.create_run(
             self._experiment_id, start_time=began, tags=tags, run_name=name
         )
-        self.requests += 1
         self._runs[config] = run.info.run_id
         return run.info.run_id
 
@@ -129,7 +125,6 @@ class MlflowTracker:
         points = [entities.Metric(m.key, m.value, m.time, m.step) for m in metrics]
         if params or tags or points:
             self._client.log_batch(run_id, metrics=points, params=params, tags=tags)
-            self.requests += 1
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
