@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -13,12 +15,19 @@ from jaxrl.dqn.hyperparameters import Configuration, Hyperparameters
 from jaxrl.population.devices import configure
 from jaxrl.population.program import HYPERPARAMETER_DTYPES
 
+# Processes that tests start share a compilation cache, and it is not the user's; here is none.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="jaxrl-tests-")
 configure("cpu")  # in time: JAX starts its backends at their first use
+jax.config.update("jax_enable_compilation_cache", False)
 os.environ["JAX_PLATFORMS"] = "cpu"  # for the processes that tests start
 
 # Compilation takes longer than any deadline; a fixed order of examples keeps failures reproducible.
 hypothesis.settings.register_profile("jaxrl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrl")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +45,8 @@ def make_hyper():
 
 
 @pytest.fixture(scope="module")
-def compilation_cache(tmp_path_factory):
+def compilation_cache():
     """For tests that compile the same programs again and again: once is enough."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_enable_compilation_cache", True)
     yield
-    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", False)

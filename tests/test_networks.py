@@ -8,7 +8,7 @@ import scipy.stats
 
 from jaxrl.dqn import agent, environment
 from jaxrl.dqn.hyperparameters import Shape
-from jaxrl.dqn.networks import QNetwork
+from jaxrl.dqn.networks import FastQNetwork, QNetwork
 
 OBSERVATION, ACTIONS = 5, 3
 
@@ -92,6 +92,40 @@ def test_no_two_parameters_of_a_network_start_alike():
     params = QNetwork(ACTIONS, (5, 5), dueling=True).init(jax.random.key(0), jnp.zeros(OBSERVATION))
     values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
     assert len(np.unique(values)) == len(values)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("hidden_sizes", LAYERS)
+def test_the_fast_network_is_its_twin(hidden_sizes, dueling):
+    """Parameters, values of one observation and of many, and gradients."""
+    twin = QNetwork(ACTIONS, hidden_sizes, dueling)
+    fast = FastQNetwork(twin)
+    x, dq = jnp.zeros(OBSERVATION), jax.random.normal(jax.random.key(3), (50, ACTIONS))
+    variables, params = (network.init(jax.random.key(0), x) for network in (twin, fast))
+    jax.tree.map(np.testing.assert_array_equal, fast.as_twin(params), variables)
+    observations = jax.random.normal(jax.random.key(1), (50, OBSERVATION))
+    for observation in (observations, observations[0]):
+        expected = twin.apply(variables, observation)
+        np.testing.assert_allclose(fast.apply(params, observation), expected, atol=1e-6)
+    (q, pullback), (expected_q, expected_pullback) = (
+        fast.vjp(params, observations),
+        twin.vjp(variables, observations),
+    )
+    np.testing.assert_allclose(q, expected_q, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        fast.as_twin(pullback(dq)),
+        expected_pullback(dq),
+    )
+
+
+def test_the_parameters_of_many_agents_become_their_twins_together():
+    fast = FastQNetwork(QNetwork(ACTIONS, (5, 6), dueling=True))
+    agents = [fast.init(jax.random.key(k), jnp.zeros(OBSERVATION)) for k in range(3)]
+    together = fast.as_twin(jax.tree.map(lambda *x: np.stack(x), *agents))
+    for k, params in enumerate(agents):
+        alone = fast.as_twin(params)
+        jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), together, alone)
 
 
 def test_agents_of_different_seeds_start_apart_and_of_one_seed_alike():

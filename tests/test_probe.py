@@ -12,7 +12,7 @@ from gymnax.environments import environment as gymnax_environment
 from gymnax.environments import spaces
 
 from jaxrl.dqn.environment import Environment
-from jaxrl.dqn.hyperparameters import Shape
+from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.population.program import Programs
 
 GAMMA = 0.5
@@ -104,11 +104,8 @@ def train(
     hyper = jax.tree.map(lambda *x: np.stack(x), *agents)
     seeds = np.arange(4, dtype=np.uint32)
     programs.compile_training()
-    train_freq, gradient_steps, start, stop = map(np.int32, (2, 2, 0, steps))
-    tile = programs.train(
-        programs.start(seeds), seeds, hyper, train_freq, gradient_steps, start, stop
-    )
-    tile, evaluation = programs.evaluate(tile, seeds, hyper, stop)
+    tile = programs.advance(programs.start(seeds), seeds, hyper, Cadence(2, 2), 0, steps)
+    tile, evaluation = programs.evaluate(tile, seeds, hyper, np.int32(steps))
     assert not np.any(evaluation.diverged)
 
     def q_values(observation):

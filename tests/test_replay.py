@@ -1,6 +1,7 @@
 """Replay against a deque, n-step sequences against a loop, the draw of indices against integers."""
 
 import collections
+import functools
 import itertools
 
 import jax
@@ -14,7 +15,15 @@ from hypothesis import strategies as st
 from jaxrl.dqn import replay
 from jaxrl.dqn.environment import TimeStep
 
-sample = jax.jit(replay.sample, static_argnames=("batch_size", "n_step"))
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "n_step"))
+def sample(key, ring, t, buffer_size, gamma, *, batch_size, n_step):
+    choice = replay.choose(
+        key, t, buffer_size, capacity=ring.shape[0], batch_size=batch_size, n_step=n_step
+    )
+    return replay.read(ring, choice, gamma)
+
+
 write = jax.jit(replay.write)
 
 CAPACITIES = st.sampled_from([1, 2, 5, 8])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrl.dqn import agent, losses
-from jaxrl.dqn.networks import QNetwork
+from jaxrl.dqn.networks import FastQNetwork, QNetwork
 from jaxrl.dqn.replay import Batch
 
 OBSERVATION, ACTIONS, BATCH = 5, 3, 16
@@ -183,12 +183,18 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_successive_updates_are_those_of_numpy(network, options, make_hyper, double_precision):
+@pytest.mark.parametrize("fast", [False, True], ids=["flax", "fast"])
+@pytest.mark.parametrize("twin", NETWORKS.values(), ids=NETWORKS)
+def test_successive_updates_are_those_of_numpy(twin, fast, options, make_hyper, double_precision):
+    network = FastQNetwork(twin) if fast else twin
+
+    def layers(params):
+        return (network.as_twin(params) if fast else params)["params"]
+
     hyper = as_double(make_hyper(**{"learning_rate": 1e-3, "gamma": 0.9, **options}))
     start = as_double(make_learner(network))
     learner, sums = start, as_double(agent.no_sums())
-    params, target_params = start.params["params"], start.target_params["params"]
+    params, target_params = layers(start.params), layers(start.target_params)
     mu = nu = jax.tree.map(np.zeros_like, params)
     count, totals = 0, np.zeros(3)
     for turn in range(4):
@@ -198,9 +204,9 @@ def test_successive_updates_are_those_of_numpy(network, options, make_hyper, dou
             *jax.tree.map(np.asarray, (params, target_params, mu, nu, count, batch, hyper))
         )
         totals += reported
-        assert_close(learner.params["params"], params)
-        assert_close(learner.adam.mu["params"], mu)
-        assert_close(learner.adam.nu["params"], nu)
+        assert_close(layers(learner.params), params)
+        assert_close(layers(learner.adam.mu), mu)
+        assert_close(layers(learner.adam.nu), nu)
         assert_close(sums, agent.Sums(*totals, turn + 1))
     assert learner.updates == learner.adam.count == 4
     assert not learner.diverged

@@ -15,7 +15,10 @@ from jaxrl.dqn import losses, replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.exploration import choose_action
 from jaxrl.dqn.hyperparameters import Hyperparameters
-from jaxrl.dqn.networks import QNetwork
+from jaxrl.dqn.networks import FastQNetwork, QNetwork
+from jaxrl.dqn.prng import THREEFRY
+
+Network = QNetwork | FastQNetwork
 
 RETURN_WINDOW = 100
 """Training episodes that a mean return looks back over."""
@@ -69,10 +72,10 @@ _ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 def agent_key(seed: jax.Array, purpose: int) -> jax.Array:
     """The random key of an agent with ``seed`` (uint32) for ``purpose``."""
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
+    return jax.random.fold_in(jax.random.key(seed, impl=THREEFRY), purpose)
 
 
-def initialise(seed: jax.Array, env: Environment, network: QNetwork) -> tuple[Actor, Learner]:
+def initialise(seed: jax.Array, env: Environment, network: Network) -> tuple[Actor, Learner]:
     """A new agent, before its first step."""
     params_key, reset_key = jax.random.split(agent_key(seed, INITIALISE))
     observation, env_state = env.reset(reset_key)
@@ -98,15 +101,18 @@ def act(
     actor: Actor,
     params: Any,
     hyper: Hyperparameters,
-    seed: jax.Array,
+    key: jax.Array,
     t: jax.Array,
     *,
     env: Environment,
-    network: QNetwork,
+    network: Network,
 ) -> tuple[Actor, jax.Array]:
-    """The environment step after ``t`` steps: the actor after it, and the replay row ``[W]``."""
-    key = jax.random.fold_in(agent_key(seed, ACT), t)
-    action_key, step_key = jax.random.split(key)
+    """The environment step after ``t`` steps: the actor after it, and the replay row ``[W]``.
+
+    Args:
+        key: the agent's for acting, the same at every step.
+    """
+    action_key, step_key = jax.random.split(jax.random.fold_in(key, t))
     q_t = _q_values(network, params, actor.observation, hyper)
     action = choose_action(action_key, q_t, hyper, t)
     step, env_state = env.step(step_key, actor.env_state, action)
@@ -151,7 +157,7 @@ def update(
     ready: jax.Array,
     any_double_q: jax.Array,
     *,
-    network: QNetwork,
+    network: Network,
 ) -> tuple[Learner, Sums]:
     """One gradient step on a minibatch; nothing changes where ``ready`` is false.
 
@@ -171,12 +177,13 @@ def update(
     )
     target = losses.q_target(batch.r_t, batch.discount_t, q_t, q_t_selector)
 
-    def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-        q_tm1 = _q_values(network, params, batch.observation_tm1, hyper)
+    def loss_fn(q_tm1: jax.Array) -> tuple[jax.Array, jax.Array]:
         q_tm1 = losses.select_action(q_tm1, batch.a_tm1)
         return jnp.mean(losses.huber(q_tm1 - target, hyper.huber_delta)), jnp.mean(q_tm1)
 
-    (loss, q_mean), grads = jax.value_and_grad(loss_fn, has_aux=True)(learner.params)
+    q_tm1, pullback = network.vjp(learner.params, _normalise(batch.observation_tm1, hyper))
+    (loss, q_mean), dq = jax.value_and_grad(loss_fn, has_aux=True)(q_tm1)
+    grads = pullback(dq)
     grad_norm = optax.global_norm(grads)
     scale = jnp.minimum(1.0, hyper.max_grad_norm / jnp.maximum(grad_norm, 1e-6))
     steps, adam = _ADAM.update(jax.tree.map(lambda g: g * scale, grads), learner.adam)
@@ -198,7 +205,7 @@ def is_finite(params: Any) -> jax.Array:
 
 
 def greedy_return(
-    params: Any, hyper: Hyperparameters, key: jax.Array, *, env: Environment, network: QNetwork
+    params: Any, hyper: Hyperparameters, key: jax.Array, *, env: Environment, network: Network
 ) -> jax.Array:
     """The return of one episode of the greedy policy."""
 
@@ -220,8 +227,11 @@ def greedy_return(
 
 
 def _q_values(
-    network: QNetwork, params: Any, observation: jax.Array, hyper: Hyperparameters
+    network: Network, params: Any, observation: jax.Array, hyper: Hyperparameters
 ) -> jax.Array:
     """Action values ``[..., A]`` of raw observations ``[..., O]``."""
-    normalised = (observation - hyper.observation_mean) / hyper.observation_std
-    return jnp.asarray(network.apply(params, normalised))
+    return jnp.asarray(network.apply(params, _normalise(observation, hyper)))
+
+
+def _normalise(observation: jax.Array, hyper: Hyperparameters) -> jax.Array:
+    return (observation - hyper.observation_mean) / hyper.observation_std

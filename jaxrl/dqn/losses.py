@@ -15,8 +15,12 @@ def huber(error: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
-    """``q[action]`` for ``q [..., A]`` and ``action [...]``."""
-    return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]
+    """``q[action]`` for ``q [..., A]`` and ``action [...]``.
+
+    A masked sum, since the gradient of a gather is a scatter, which nothing fuses with.
+    """
+    chosen = jnp.arange(q.shape[-1]) == action[..., None]
+    return jnp.sum(jnp.where(chosen, q, 0.0), axis=-1)
 
 
 def q_target(

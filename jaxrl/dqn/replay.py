@@ -51,31 +51,48 @@ def write(ring: jax.Array, rows: jax.Array, t: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(ring, rows[:, None], t % ring.shape[1], axis=1)
 
 
-def sample(
+class Choice(NamedTuple):
+    """Which transitions make up a minibatch."""
+
+    ages: jax.Array
+    """[B], int32, how many transitions ago each was written, 0 the newest."""
+    positions: jax.Array
+    """[B, n], rows of the ring: of the transition and of those that follow it."""
+
+
+def choose(
     key: jax.Array,
-    ring: jax.Array,
     t: jax.Array,
     buffer_size: jax.Array,
-    gamma: jax.Array,
     *,
+    capacity: int,
     batch_size: int,
     n_step: int,
-) -> Batch:
+) -> Choice:
     """A minibatch of one agent, uniform with replacement over its window.
-
-    A sequence of ``n_step`` transitions ends early at the end of its episode or at the newest
-    transition, and bootstraps there with gamma to the number of steps taken.
 
     Args:
         key: consumed.
-        ring: [C, W], the agent's rows.
         t: transitions written so far, 1 or more.
-        buffer_size: the agent's window in transitions; C is at least ``min(buffer_size, t)``.
-        gamma: discount factor.
+        buffer_size: the agent's window in transitions; ``capacity``, the rows of the ring, is at
+            least ``min(buffer_size, t)``.
     """
     ages = _below(jax.random.bits(key, (batch_size,)), jnp.minimum(t, buffer_size))
-    offsets = jnp.arange(n_step)
-    positions = (t - 1 - ages[:, None] + offsets) % ring.shape[0]
+    return Choice(ages, (t - 1 - ages[:, None] + jnp.arange(n_step)) % capacity)
+
+
+def read(ring: jax.Array, choice: Choice, gamma: jax.Array) -> Batch:
+    """The minibatch of one agent.
+
+    A sequence of n transitions ends early at the end of its episode or at the newest transition,
+    and bootstraps there with gamma to the number of steps taken.
+
+    Args:
+        ring: [C, W], the agent's rows.
+        gamma: discount factor.
+    """
+    ages, positions = choice
+    offsets = jnp.arange(positions.shape[1])
     rows = ring.at[positions].get(mode="promise_in_bounds")  # [B, n, W]
     size = (ring.shape[1] - 4) // 2
     reward, ended = rows[..., -3], (rows[..., -2] > 0) | (rows[..., -1] > 0)
@@ -83,13 +100,13 @@ def sample(
     first = jnp.zeros_like(ended[:, :1])
     ended_before = jnp.cumsum(jnp.concatenate([first, ended[:, :-1]], axis=1), axis=1) > 0
     taken = (offsets <= ages[:, None]) & ~ended_before
-    length = jnp.sum(taken, axis=1)
-    last = jnp.take_along_axis(rows, (length - 1)[:, None, None], axis=1)[:, 0]
+    is_last = offsets == jnp.sum(taken, axis=1, keepdims=True) - 1
+    last = jnp.sum(jnp.where(is_last[..., None], rows, 0.0), axis=1)
     return Batch(
         observation_tm1=rows[:, 0, :size],
         a_tm1=rows[:, 0, -4].astype(jnp.int32),
         r_t=jnp.sum(jnp.where(taken, reward * gamma**offsets, 0.0), axis=1),
-        discount_t=gamma**length * (1.0 - last[:, -2]),
+        discount_t=jnp.prod(jnp.where(taken, gamma, 1.0), axis=1) * (1.0 - last[:, -2]),
         observation_t=last[:, size : 2 * size],
     )
 

@@ -1,8 +1,10 @@
 """Which device trains, with how many tiles at a time, and how much memory there is."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
+import platform
 
 import jax
 import psutil
@@ -10,8 +12,13 @@ import psutil
 from jaxrl.errors import InputError
 
 # One tile runs on one core: spreading its small matrix products over threads costs more than it
-# gives, and the cores are better used by one tile each.
-_XLA_FLAGS = {"xla_cpu_multi_thread_eigen": "false"}
+# gives, and the cores are better used by one tile each. A loop of small operations (acting) becomes
+# one native function, where XLA would start every operation anew in every turn.
+_XLA_FLAGS = {
+    "xla_cpu_multi_thread_eigen": "false",
+    "xla_cpu_prefer_vector_width": "512",
+    "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +57,14 @@ def configure(device: str = "auto") -> Hardware:
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    platform = jax.default_backend()
-    if device == "gpu" and platform != "gpu":
+    _keep_compiled_programs()
+    backend = jax.default_backend()
+    if device == "gpu" and backend != "gpu":
         raise InputError(
             "--device gpu, but JAX sees no GPU here: install jaxrl[cuda12] or jaxrl[cuda13] beside a "
             "CUDA driver, or use --device cpu."
         )
-    if platform == "gpu":
+    if backend == "gpu":
         devices = tuple(jax.local_devices())
         stats = [d.memory_stats() or {} for d in devices]
         free = sum(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)
@@ -67,6 +75,34 @@ def configure(device: str = "auto") -> Hardware:
     return Hardware(
         "cpu", (jax.devices("cpu")[0],) * cores, tile_width=4, memory_bytes=_free_memory()
     )
+
+
+def _keep_compiled_programs() -> None:
+    """Turns JAX's persistent compilation cache on, where the user has not chosen one.
+
+    A program for this machine's processor may be wrong for another's that shares the home
+    directory: each kind has a folder of its own.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(root) / "jaxrl" / _processor()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return  # a home that cannot be written to: compile every time
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _processor() -> str:
+    """A name for this kind of processor: what it is, and a digest of what it can do."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(x for x in lines if x.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def _free_memory() -> int:

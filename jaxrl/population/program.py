@@ -9,6 +9,7 @@ are int32 scalars, environment steps of an agent.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,8 @@ import numpy as np
 from jaxrl.dqn import agent, replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.exploration import epsilon
-from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
-from jaxrl.dqn.networks import QNetwork
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
+from jaxrl.dqn.networks import FastQNetwork, QNetwork
 
 
 class Tile(NamedTuple):
@@ -80,7 +81,7 @@ class Programs:
     ) -> None:
         self.shape = shape
         self.env = env
-        self.network = QNetwork.of(shape, env.num_actions)
+        self.network = FastQNetwork(QNetwork.of(shape, env.num_actions))
         self.width = width
         self.capacity = capacity
         self.eval_episodes = eval_episodes
@@ -94,9 +95,34 @@ class Programs:
         self.train = (
             jax.jit(self._train, donate_argnums=0).lower(tile, seeds, hyper, t, t, t, t).compile()
         )
+        self.act = jax.jit(self._act, donate_argnums=0).lower(tile, seeds, hyper, t, t).compile()
         self.evaluate = (
             jax.jit(self._evaluate, donate_argnums=0).lower(tile, seeds, hyper, t).compile()
         )
+
+    def advance(
+        self,
+        tile: Tile,
+        seeds: np.ndarray,
+        hyper: Hyperparameters,
+        cadence: Cadence,
+        start: int,
+        stop: int,
+    ) -> Tile:
+        """Takes a tile from step ``start`` to ``stop``: acts through the warm-up, then trains in
+        rounds, and acts through what is left after the last whole round."""
+        train_freq = cadence.train_freq
+        first_start = int(np.min(hyper.learning_starts)) // train_freq * train_freq
+        t = min(max(start, first_start), stop)
+        if t > start:
+            tile = self.act(tile, seeds, hyper, np.int32(start), np.int32(t))
+        rounds = stop // train_freq - t // train_freq
+        if rounds > 0:
+            tile = self.train(tile, seeds, hyper, *map(np.int32, (*cadence, t, rounds)))
+            t = stop // train_freq * train_freq
+        if t < stop:
+            tile = self.act(tile, seeds, hyper, np.int32(t), np.int32(stop))
+        return tile
 
     def compile_finish(self) -> None:
         """Compiles the final evaluation of a tile."""
@@ -128,6 +154,30 @@ class Programs:
             best_return=jnp.full(self.width, -jnp.inf),
         )
 
+    def _act(
+        self,
+        tile: Tile,
+        seeds: jax.Array,
+        hyper: Hyperparameters,
+        start: jax.Array,
+        stop: jax.Array,
+    ) -> Tile:
+        """Takes the steps from ``start`` to ``stop`` without training."""
+        act = jax.vmap(
+            functools.partial(agent.act, env=self.env, network=self.network),
+            in_axes=(0, 0, 0, 0, None),
+        )
+        keys = jax.vmap(agent.agent_key, in_axes=(0, None))(seeds, agent.ACT)
+
+        def step(
+            t: jax.Array, carry: tuple[agent.Actor, jax.Array]
+        ) -> tuple[agent.Actor, jax.Array]:
+            actor, rows = act(carry[0], tile.learner.params, hyper, keys, t)
+            return actor, replay.write(carry[1], rows, t)
+
+        actor, ring = jax.lax.fori_loop(start, stop, step, (tile.actor, tile.ring))
+        return tile._replace(actor=actor, ring=ring)
+
     def _train(
         self,
         tile: Tile,
@@ -136,36 +186,20 @@ class Programs:
         train_freq: jax.Array,
         gradient_steps: jax.Array,
         start: jax.Array,
-        stop: jax.Array,
+        rounds: jax.Array,
     ) -> Tile:
-        """Takes the steps from ``start`` to ``stop``, with the training that is due in them.
+        """Rounds of acting and training, from ``start`` on.
 
-        The cadence is a runtime value: a round acts up to the next multiple of ``train_freq`` (or
-        to ``stop``), then trains if it got there.
+        The cadence is a runtime value: a round acts up to the next multiple of ``train_freq``.
         """
-        act = jax.vmap(
-            functools.partial(agent.act, env=self.env, network=self.network),
-            in_axes=(0, 0, 0, 0, None),
-        )
 
-        def train_round(carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
+        def train_round(_: jax.Array, carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
             t, tile = carry
-            training = (t // train_freq + 1) * train_freq
-            end = jnp.minimum(training, stop)
+            end = (t // train_freq + 1) * train_freq
+            tile = self._act(tile, seeds, hyper, t, end)
+            return end, self._learn(tile, seeds, hyper, train_freq, gradient_steps, end)
 
-            def step(
-                t: jax.Array, carry: tuple[agent.Actor, jax.Array]
-            ) -> tuple[agent.Actor, jax.Array]:
-                actor, rows = act(carry[0], tile.learner.params, hyper, seeds, t)
-                return actor, replay.write(carry[1], rows, t)
-
-            actor, ring = jax.lax.fori_loop(t, end, step, (tile.actor, tile.ring))
-            tile = tile._replace(actor=actor, ring=ring)
-            return end, self._learn(
-                tile, seeds, hyper, train_freq, gradient_steps, end, end == training
-            )
-
-        return jax.lax.while_loop(lambda carry: carry[0] < stop, train_round, (start, tile))[1]
+        return jax.lax.fori_loop(0, rounds, train_round, (start, tile))[1]
 
     def _learn(
         self,
@@ -175,49 +209,37 @@ class Programs:
         train_freq: jax.Array,
         gradient_steps: jax.Array,
         t: jax.Array,
-        is_due: jax.Array,
     ) -> Tile:
-        """One round of training after ``t`` steps, of the agents whose warm-up is over.
-
-        Loops of no turn or one stand where a ``cond`` would copy all that it passes through.
-        """
+        """The training after ``t`` steps, of the agents whose warm-up is over."""
         ready = t > hyper.learning_starts
-        is_due &= jnp.any(ready)
         any_double_q = jnp.any(hyper.double_q)
-        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, None))
-        sample = functools.partial(
-            replay.sample, batch_size=self.shape.batch_size, n_step=self.shape.n_step
+        choose = functools.partial(
+            replay.choose,
+            capacity=self.capacity,
+            batch_size=self.shape.batch_size,
+            n_step=self.shape.n_step,
         )
-
-        def learn_one(
-            learner: agent.Learner,
-            sums: agent.Sums,
-            ring: jax.Array,
-            seed: jax.Array,
-            hyper: Hyperparameters,
-            ready: jax.Array,
-            turn: jax.Array,
-        ) -> tuple[agent.Learner, agent.Sums]:
-            key = jax.random.fold_in(agent.agent_key(seed, agent.REPLAY), turn)
-            batch = sample(key, ring, t, hyper.buffer_size, hyper.gamma)
-            return agent.update(
-                learner, sums, batch, hyper, ready, any_double_q, network=self.network
-            )
-
-        def sync(_: jax.Array, learner: agent.Learner) -> agent.Learner:
-            target = update_target(learner, hyper, t, train_freq)
-            return learner._replace(target_params=target)
+        keys = jax.vmap(agent.agent_key, in_axes=(0, None))(seeds, agent.REPLAY)
+        update = jax.vmap(
+            functools.partial(agent.update, network=self.network), in_axes=(0, 0, 0, 0, 0, None)
+        )
+        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, None))
 
         def step(
             index: jax.Array, carry: tuple[agent.Learner, agent.Sums]
         ) -> tuple[agent.Learner, agent.Sums]:
             turn = (t // train_freq) * gradient_steps + index
-            learn = jax.vmap(learn_one, in_axes=(0, 0, 0, 0, 0, 0, None))
-            return learn(*carry, tile.ring, seeds, hyper, ready, turn)
+            turn_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, turn)
+            draw = jax.vmap(choose, in_axes=(0, None, 0))
+            choice = _apart(
+                draw, turn_keys, t, hyper.buffer_size, once=jnp.minimum(gradient_steps, 1)
+            )
+            batch = jax.vmap(replay.read)(tile.ring, choice, hyper.gamma)
+            return update(*carry, batch, hyper, ready, any_double_q)
 
-        learner = jax.lax.fori_loop(0, jnp.where(is_due, 1, 0), sync, tile.learner)
-        turns = jnp.where(is_due, gradient_steps, 0)
-        learner, sums = jax.lax.fori_loop(0, turns, step, (learner, tile.sums))
+        target = update_target(tile.learner, hyper, t, train_freq)
+        learner = tile.learner._replace(target_params=target)
+        learner, sums = jax.lax.fori_loop(0, gradient_steps, step, (learner, tile.sums))
         return tile._replace(learner=learner, sums=sums)
 
     def _evaluate(
@@ -289,6 +311,16 @@ HYPERPARAMETER_DTYPES: dict[str, type] = {
     "double_q": np.bool_,
 }
 """Types of the traced hyperparameters that are not float32."""
+
+
+def _apart(fn: Callable[..., Any], *args: Any, once: jax.Array) -> Any:
+    """``fn(*args)`` in a loop of one turn, whose number XLA does not know.
+
+    Fused with the gather that uses them, sampled positions would be computed again for every value
+    of a row; on a CPU no barrier survives until fusion but a loop.
+    """
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, *args))
+    return jax.lax.fori_loop(0, once, lambda _, __: fn(*args), empty)
 
 
 def _select(condition: jax.Array, new: Any, old: Any) -> Any:

@@ -220,8 +220,7 @@ class _Run:
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(CHUNK_SECONDS / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
-        times = map(np.int32, (*tile.cohort.cadence, tile.step, stop))
-        state = programs.train(state, seeds, hyper, *times)
+        state = programs.advance(state, seeds, hyper, tile.cohort.cadence, tile.step, stop)
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
@@ -246,7 +245,9 @@ class _Run:
         last, best = self._rows(tile, final)
         diverged = self._rows(tile, tile.state.learner.diverged)
         scores = {**_moments("last", last), **_moments("best", best), "diverged": diverged}
-        params = self._rows(tile, {**params, "normalisation": normalisation})
+        network = tile.programs.network
+        params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
+        params["normalisation"] = self._rows(tile, normalisation)
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began
         ready = len(self._trainable)
