@@ -104,6 +104,7 @@ def train(
     hyper = jax.tree.map(lambda *x: np.stack(x), *agents)
     seeds = np.arange(4, dtype=np.uint32)
     programs.compile_training()
+    programs.compile_evaluation()
     tile = programs.advance(programs.start(seeds), seeds, hyper, Cadence(2, 2), 0, steps)
     tile, evaluation = programs.evaluate(tile, seeds, hyper, np.int32(steps))
     assert not np.any(evaluation.diverged)
@@ -131,7 +132,7 @@ class RewardOne(Probe):
 
 def test_a_single_step_of_reward_1_is_worth_1(make_hyper):
     # A window of one, the newest, is enough; the ring's other rows are still empty.
-    q, _ = train(RewardOne(), make_hyper, buffer_size=1, steps=400)
+    q, _ = train(RewardOne(), make_hyper, buffer_size=1, steps=800)
     assert_all_close(q([1]), 1)
 
 

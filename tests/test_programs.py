@@ -76,6 +76,7 @@ def training_program():
         final_episodes=2,
     )
     programs.compile_training()
+    programs.compile_evaluation()
     return programs
 
 

@@ -85,16 +85,17 @@ class FastQNetwork:
     twin: QNetwork
 
     def init(self, key: jax.Array, observation: jax.Array) -> tuple[Layer, ...]:
-        """The parameters that the twin starts with."""
-        layers = self.twin.init(key, observation)["params"]
-
-        def layer(*names: str) -> Layer:
-            kernels = [layers[name]["kernel"].T for name in names]
-            biases = [layers[name]["bias"] for name in names]
-            return Layer(jnp.concatenate(kernels), jnp.concatenate(biases))
-
-        hidden = [layer(f"hidden_{i}") for i in range(len(self.twin.hidden_sizes))]
-        return (*hidden, layer(*self._head_names()))
+        """Parameters spread as the twin's are, drawn at once (which is quick to compile)."""
+        outputs = (*self.twin.hidden_sizes, sum(self._head_names().values()))
+        sizes = list(zip(outputs, (observation.size, *outputs[:-1]), strict=True))
+        drawn = jax.random.uniform(key, (sum(b * (a + 1) for b, a in sizes),), minval=-1, maxval=1)
+        layers, start = [], 0
+        for rows, fan_in in sizes:
+            values = drawn[start : start + rows * (fan_in + 1)] * fan_in**-0.5
+            start += rows * (fan_in + 1)
+            split = rows * fan_in
+            layers.append(Layer(values[:split].reshape(rows, fan_in), values[split:]))
+        return tuple(layers)
 
     def as_twin(self, params: tuple[Layer, ...]) -> Any:
         """``params``, on the host or not, each with any leading axes, as the twin's variables."""

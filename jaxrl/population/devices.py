@@ -83,7 +83,7 @@ def _keep_compiled_programs() -> None:
     A program for this machine's processor may be wrong for another's that shares the home
     directory: each kind has a folder of its own.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(root) / "jaxrl" / _processor()
         try:

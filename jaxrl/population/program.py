@@ -65,8 +65,9 @@ class FinalEvaluation(NamedTuple):
 class Programs:
     """Training and its helpers for one shape, compiled once each, ahead of their first use.
 
-    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile. ``start`` and ``evaluate``
-    need :meth:`compile_training` first, ``finish`` needs :meth:`compile_finish`.
+    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile. ``start`` and
+    :meth:`advance` need :meth:`compile_training` first, ``evaluate`` :meth:`compile_evaluation`,
+    ``finish`` :meth:`compile_finish`.
     """
 
     def __init__(
@@ -88,17 +89,28 @@ class Programs:
         self.final_episodes = final_episodes
 
     def compile_training(self) -> None:
-        """Compiles what starts, trains and evaluates a tile."""
+        """Compiles what starts a tile and takes it through its steps."""
         seeds, hyper, t = self._inputs()
         tile = jax.eval_shape(self._start, seeds)
         self.start = jax.jit(self._start).lower(seeds).compile()
+        self.act = jax.jit(self._act, donate_argnums=0).lower(tile, seeds, hyper, t, t).compile()
         self.train = (
             jax.jit(self._train, donate_argnums=0).lower(tile, seeds, hyper, t, t, t, t).compile()
         )
-        self.act = jax.jit(self._act, donate_argnums=0).lower(tile, seeds, hyper, t, t).compile()
+
+    def compile_evaluation(self) -> None:
+        """Compiles the evaluation of a tile along the way."""
+        seeds, hyper, t = self._inputs()
+        tile = jax.eval_shape(self._start, seeds)
         self.evaluate = (
             jax.jit(self._evaluate, donate_argnums=0).lower(tile, seeds, hyper, t).compile()
         )
+
+    def compile_finish(self) -> None:
+        """Compiles the final evaluation of a tile."""
+        seeds, hyper, t = self._inputs()
+        params = jax.eval_shape(self._start, seeds).best_params
+        self.finish = jax.jit(self._finish).lower(params, params, seeds, hyper, t).compile()
 
     def advance(
         self,
@@ -123,12 +135,6 @@ class Programs:
         if t < stop:
             tile = self.act(tile, seeds, hyper, np.int32(t), np.int32(stop))
         return tile
-
-    def compile_finish(self) -> None:
-        """Compiles the final evaluation of a tile."""
-        seeds, hyper, t = self._inputs()
-        params = jax.eval_shape(self._start, seeds).best_params
-        self.finish = jax.jit(self._finish).lower(params, params, seeds, hyper, t).compile()
 
     def _inputs(self) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, jax.ShapeDtypeStruct]:
         def leaf(name: str) -> jax.ShapeDtypeStruct:

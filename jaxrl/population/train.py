@@ -26,6 +26,13 @@ CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
 long enough that its dispatch costs nothing."""
 
+# What is compiled when, for every shape: methods of Programs.
+_STAGES = _TRAINING, _EVALUATION, _FINISH = (
+    "compile_training",
+    "compile_evaluation",
+    "compile_finish",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -106,8 +113,7 @@ class _Run:
         self._tiles = [
             self._tile(cohort, tile, statistics) for cohort in plan.cohorts for tile in cohort.tiles
         ]
-        self._trainable: set[Shape] = set()
-        self._finishable: set[Shape] = set()
+        self._compiled: set[tuple[str, Shape]] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._queue: queue.Queue[Report | BaseException] = queue.Queue()
@@ -159,17 +165,16 @@ class _Run:
             cost[tile.cohort.shape] += tile.seconds_per_step
         shapes = sorted(cost, key=cost.__getitem__, reverse=True)
 
-        def compile_one(shape: Shape, finish: bool) -> None:
+        def compile_one(stage: str, shape: Shape) -> None:
             if self._stopping:
                 return
-            programs = self._programs[shape]
-            (programs.compile_finish if finish else programs.compile_training)()
+            getattr(self._programs[shape], stage)()
             with self._changed:
-                (self._finishable if finish else self._trainable).add(shape)
+                self._compiled.add((stage, shape))
                 self._changed.notify_all()
 
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [pool.submit(compile_one, s, finish) for finish in (False, True) for s in shapes]
+            jobs = [pool.submit(compile_one, stage, s) for stage in _STAGES for s in shapes]
             for job in jobs:
                 job.result()
 
@@ -209,8 +214,8 @@ class _Run:
         if tile.busy or tile.finished:
             return False
         if tile.step == self._plan.budget.steps:
-            return tile.cohort.shape in self._finishable
-        return tile.step < barrier and tile.cohort.shape in self._trainable
+            return (_FINISH, tile.cohort.shape) in self._compiled
+        return tile.step < barrier and (_TRAINING, tile.cohort.shape) in self._compiled
 
     def _chunk(self, tile: _TileRun) -> Report:
         """Trains a tile up to the next evaluation step, or for as long as a chunk lasts."""
@@ -224,15 +229,25 @@ class _Run:
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
-        if stop == next_evaluation:
+        if stop == next_evaluation and self._can_evaluate(tile.cohort.shape):
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
             evaluation = _evaluation(self._rows(tile, values))
         new_steps = stop - tile.step
         tile.seconds_per_step = trained / new_steps
         tile.state, tile.step = state, stop
         seconds = time.perf_counter() - began
-        ready = len(self._trainable)
+        ready = self._shapes_ready()
         return Report(tile.agents, stop, new_steps, seconds, ready, evaluation)
+
+    def _can_evaluate(self, shape: Shape) -> bool:
+        """Waits until evaluation is compiled; false where the run is stopped before."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or (_EVALUATION, shape) in self._compiled)
+            return (_EVALUATION, shape) in self._compiled
+
+    def _shapes_ready(self) -> int:
+        with self._changed:
+            return sum(stage == _TRAINING for stage, _ in self._compiled)
 
     def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
@@ -250,7 +265,7 @@ class _Run:
         params["normalisation"] = self._rows(tile, normalisation)
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began
-        ready = len(self._trainable)
+        ready = self._shapes_ready()
         return Report(tile.agents, tile.step, 0, seconds, ready, final=scores, params=params)
 
     @staticmethod
