@@ -1,13 +1,14 @@
 """Times rejax's DQN on workload W1, vmapped over learning rates; prints one line of JSON.
 
-Needs rejax (``pip install jaxrl[bench]``). rejax steps ten environments for an update where W1 takes
-ten steps of one; the number of steps and updates is the same.
+Stands alone: needs rejax (``pip install jaxrl[bench]``) and not jaxrl. rejax steps ten environments
+for an update where W1 takes ten steps of one; the number of steps and updates is the same.
 """
 
 import argparse
 import importlib.metadata
 import json
 import time
+from typing import Any
 
 import gymnax
 import jax
@@ -19,15 +20,15 @@ from rejax.evaluate import evaluate
 class FiveValues:
     """gymnax 1.x returns six values from ``step`` and rejax 0.1.3 expects five."""
 
-    def __init__(self, env) -> None:
+    def __init__(self, env: Any) -> None:
         self._env = env
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name == "_env":  # rejax copies its configuration, which looks before there is one
             raise AttributeError(name)
         return getattr(self._env, name)
 
-    def step(self, key, state, action, params):
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
         observation, state, reward, terminated, truncated, info = self._env.step(
             key, state, action, params
         )
@@ -59,12 +60,12 @@ def main() -> None:
         exploration_fraction=0.5,
     )
 
-    def evaluate_few(algorithm, state, key):
+    def evaluate_few(algorithm: Any, state: Any, key: jax.Array) -> Any:
         return evaluate(algorithm.make_act(state), key, env, params, 10, 500)
 
     algorithm = algorithm.replace(eval_callback=evaluate_few)
 
-    def train(learning_rate, key):
+    def train(learning_rate: jax.Array, key: jax.Array) -> Any:
         return algorithm.replace(learning_rate=learning_rate).train(key)[1]
 
     rates = jnp.logspace(-4, -2, args.agents)

@@ -1,0 +1,117 @@
+"""The workloads that jaxrl is measured on, and the arithmetic they ask for."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl.dqn.environment import Environment, make
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.plan import Agent, Budget
+from jaxrl.search.samplers import SAMPLERS
+from jaxrl.search.space import load_space
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A population of any size, trained for a fixed number of steps."""
+
+    what: str
+    env_id: str
+    steps: int
+    configurations: Callable[[int], list[Configuration]]
+
+    @property
+    def env(self) -> Environment:
+        return make(self.env_id)
+
+    @property
+    def budget(self) -> Budget:
+        """Twenty evaluations of ten episodes, and ten for each final policy."""
+        return Budget(self.steps, self.steps // 20, eval_episodes=10, final_episodes=10)
+
+    def agents(self, population: int) -> list[Agent]:
+        """The first ``population`` agents; agent k has seed k."""
+        return [Agent(c, seed) for seed, c in enumerate(self.configurations(population))]
+
+
+W1_VALUES = {
+    "batch_size": 128,
+    "train_freq": 10,
+    "gradient_steps": 1,
+    "target_update_interval": 500,
+    "learning_starts": 10_000,
+    "buffer_size": 10_000,
+    "epsilon_decay_steps": 25_000,
+    "hidden_sizes": [64, 64],
+}
+"""One small network, and what a comparison with rejax, which varies no more, can hold equal."""
+
+W1_STEPS = 50_000
+
+
+def _w1(population: int, **changes: Any) -> list[Configuration]:
+    return [
+        Configuration.create({**W1_VALUES, "learning_rate": float(rate), **changes}, W1_STEPS)
+        for rate in np.logspace(-4, -2, population)
+    ]
+
+
+LONG_STEPS = 1_000_000
+
+
+W2_STEPS = 10_000
+
+
+def _w2(population: int) -> list[Configuration]:
+    space = load_space("hands-on-rl")
+    points = SAMPLERS["random"](0, population, len(space.varying))
+    rows = [space.at(point) | {"hidden_sizes": [256, 256]} for point in points]
+    for row in rows:
+        row.pop("seed", None)
+    return [Configuration.create(row, W2_STEPS) for row in rows]
+
+
+WORKLOADS = {
+    "w1": Workload(
+        "CartPole-v1, network 4-64-64-2, batch 128, an update every 10 steps, 50,000 steps an agent",
+        "CartPole-v1",
+        W1_STEPS,
+        _w1,
+    ),
+    "w2": Workload(
+        "CartPole-v1, the hands-on-rl space with its network 4-256-256-2, 10,000 steps an agent",
+        "CartPole-v1",
+        W2_STEPS,
+        _w2,
+    ),
+    "w1-long": Workload("W1 for 1,000,000 steps an agent", "CartPole-v1", LONG_STEPS, _w1),
+    "w1-long-large-replay": Workload(
+        "W1 for 1,000,000 steps an agent, all of them kept",
+        "CartPole-v1",
+        LONG_STEPS,
+        functools.partial(_w1, buffer_size=LONG_STEPS),
+    ),
+}
+
+
+def updates(configuration: Configuration, steps: int) -> int:
+    """Updates that an agent makes in its first ``steps`` steps."""
+    train_freq, gradient_steps = configuration.cadence
+    rounds = steps // train_freq - min(configuration.learning_starts, steps) // train_freq
+    return rounds * gradient_steps
+
+
+def useful_flops(agents: Sequence[Agent], env: Environment, steps: int) -> float:
+    """Floating-point operations of the updates' matrix products: the target network's forward pass,
+    the online network's, and a backward pass of two; acting and everything else not counted."""
+    total = 0.0
+    for configuration in (agent.configuration for agent in agents):
+        widths = (env.observation_size, *configuration.hidden_sizes, env.num_actions)
+        products = sum(a * b for a, b in itertools.pairwise(widths))
+        batch = configuration.batch_size
+        total += updates(configuration, steps) * 4 * batch * 2 * products
+    return total
