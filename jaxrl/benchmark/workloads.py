@@ -30,8 +30,8 @@ class Workload:
 
     @property
     def budget(self) -> Budget:
-        """Twenty evaluations of ten episodes, and ten for each final policy."""
-        return Budget(self.steps, self.steps // 20, eval_episodes=10, final_episodes=10)
+        """Ten episodes every 2,500 steps, and ten for each final policy."""
+        return Budget(self.steps, EVAL_EVERY, eval_episodes=10, final_episodes=10)
 
     def agents(self, population: int) -> list[Agent]:
         """The first ``population`` agents; agent k has seed k."""
@@ -51,6 +51,7 @@ W1_VALUES = {
 """One small network, and what a comparison with rejax, which varies no more, can hold equal."""
 
 W1_STEPS = 50_000
+EVAL_EVERY = 2_500
 
 
 def _w1(population: int, **changes: Any) -> list[Configuration]:
@@ -63,7 +64,7 @@ def _w1(population: int, **changes: Any) -> list[Configuration]:
 LONG_STEPS = 1_000_000
 
 
-W2_STEPS = 10_000
+W2_STEPS = 20_000
 
 
 def _w2(population: int) -> list[Configuration]:
@@ -83,7 +84,7 @@ WORKLOADS = {
         _w1,
     ),
     "w2": Workload(
-        "CartPole-v1, the hands-on-rl space with its network 4-256-256-2, 10,000 steps an agent",
+        "CartPole-v1, the hands-on-rl space with its network 4-256-256-2, 20,000 steps an agent",
         "CartPole-v1",
         W2_STEPS,
         _w2,

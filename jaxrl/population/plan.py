@@ -70,17 +70,21 @@ class Plan:
     @property
     def lanes(self) -> int:
         """Agents including those that only fill tiles."""
-        return sum(len(cohort.tiles) for cohort in self.cohorts) * self.hardware.tile_width
+        return sum(len(cohort.tiles) * self.tile_width(cohort.shape) for cohort in self.cohorts)
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of every agent's state, and of the tiles that are worked on at a time."""
-        width = self.hardware.tile_width
         states = sum(
-            len(cohort.tiles) * width * self.agent_bytes(cohort.shape) for cohort in self.cohorts
+            len(cohort.tiles) * self.tile_width(cohort.shape) * self.agent_bytes(cohort.shape)
+            for cohort in self.cohorts
         )
-        work = max(width * self.work_bytes(shape) for shape in self.shapes)
+        work = max(self.tile_width(shape) * self.work_bytes(shape) for shape in self.shapes)
         return states + len(self.hardware.devices) * work
+
+    def tile_width(self, shape: Shape) -> int:
+        """Agents in a tile of this shape."""
+        return tile_width(shape, self.env, self.hardware)
 
     def work_bytes(self, shape: Shape) -> int:
         """Bytes, roughly, of one agent's update or evaluation: minibatch and activations, each a few
@@ -110,10 +114,26 @@ class Plan:
         """A rough time for the training, without compilation: see :func:`tile_seconds`."""
         total = sum(
             len(cohort.tiles)
-            * tile_seconds(cohort, self.env, self.budget.steps, self.hardware.tile_width)
+            * tile_seconds(cohort, self.env, self.budget.steps, self.tile_width(cohort.shape))
             for cohort in self.cohorts
         )
         return total / len(self.hardware.devices)
+
+
+_LARGE_NETWORK = 16_384
+"""Parameters from which on an agent keeps a core busy by itself."""
+
+
+def tile_width(shape: Shape, env: Environment, hardware: Hardware) -> int:
+    """Agents in a tile: a constant of the shape and the kind of device, and of nothing else, since
+    another width gives an agent other bits.
+
+    Several small networks share what it costs to start their products; a large one gains nothing
+    from company, and alone no tile of it is ever partly empty.
+    """
+    if hardware.platform == "cpu" and parameter_count(shape, env) >= _LARGE_NETWORK:
+        return 1
+    return hardware.tile_width
 
 
 def parameter_count(shape: Shape, env: Environment) -> int:
@@ -150,9 +170,9 @@ def make_plan(
     groups: dict[tuple[Shape, Cadence], list[int]] = defaultdict(list)
     for index, agent in enumerate(agents):
         groups[agent.configuration.shape, agent.configuration.cadence].append(index)
-    width = hardware.tile_width
     cohorts = []
     for (shape, cadence), members in groups.items():
+        width = tile_width(shape, env, hardware)
         # Agents that start to learn together share tiles: a tile trains from its first on.
         members.sort(key=lambda i: agents[i].configuration.learning_starts)
         tiles = tuple(tuple(members[i : i + width]) for i in range(0, len(members), width))

@@ -102,7 +102,7 @@ class _Run:
             shape: Programs(
                 shape,
                 plan.env,
-                width=plan.hardware.tile_width,
+                width=plan.tile_width(shape),
                 capacity=plan.capacity,
                 eval_episodes=budget.eval_episodes,
                 final_episodes=budget.final_episodes,
@@ -147,7 +147,7 @@ class _Run:
     def _tile(self, cohort: Cohort, tile: Sequence[int], statistics: Any) -> _TileRun:
         plan = self._plan
         seeds, hyper = tile_inputs(plan, tile, statistics)
-        seconds = tile_seconds(cohort, plan.env, 1, plan.hardware.tile_width)
+        seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
         programs = self._programs[cohort.shape]
         return _TileRun(cohort, np.array(tile), programs, seeds, hyper, seconds)
 
@@ -297,7 +297,8 @@ def tile_inputs(
     Args:
         statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
     """
-    filled = [*tile, *[tile[0]] * (plan.hardware.tile_width - len(tile))]
+    width = plan.tile_width(plan.agents[tile[0]].configuration.shape)
+    filled = [*tile, *[tile[0]] * (width - len(tile))]
     configurations = [plan.agents[index].configuration for index in filled]
 
     def column(name: str) -> np.ndarray:
