@@ -13,7 +13,7 @@ import pytest
 
 from jaxrl.dqn.hyperparameters import Configuration, Hyperparameters
 from jaxrl.population.devices import configure
-from jaxrl.population.program import HYPERPARAMETER_DTYPES
+from jaxrl.population.tile import HYPERPARAMETER_DTYPES
 
 # Processes that tests start share a compilation cache, and it is not the user's; here is none.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="jaxrl-tests-")

@@ -241,7 +241,7 @@ def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
     compile_training = train_module.Programs.compile_training
 
     def compile_after_the_other_trained(programs):
-        if programs.shape.batch_size == 8:
+        if programs.functions.shape.batch_size == 8:
             assert trained.wait(60)
         compile_training(programs)
 

@@ -13,7 +13,8 @@ from gymnax.environments import spaces
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Cadence, Shape
-from jaxrl.population.program import Programs
+from jaxrl.population.program import RuntimePrograms
+from jaxrl.population.tile import TileFunctions
 
 GAMMA = 0.5
 TOLERANCE = 1e-3
@@ -77,7 +78,8 @@ def train(
     params = gymnax_environment.EnvParams(max_steps_in_episode=time_limit)
     adapted = Environment(type(env).__name__, env, params)
     shape = Shape(hidden_sizes, dueling, batch_size=32, n_step=n_step)
-    programs = Programs(shape, adapted, width=4, capacity=500, eval_episodes=5, final_episodes=1)
+    functions = TileFunctions(shape, adapted, 4, capacity=500, eval_episodes=5, final_episodes=1)
+    programs = RuntimePrograms(functions, jax.devices()[0], [])
     common = {
         "gamma": GAMMA,
         "learning_rate": 0.02,
@@ -111,7 +113,7 @@ def train(
 
     def q_values(observation):
         x = (jnp.asarray(observation, jnp.float32) - hyper.observation_mean) / hyper.observation_std
-        return np.asarray(jax.vmap(programs.network.apply)(tile.learner.params, x))
+        return np.asarray(jax.vmap(functions.network.apply)(tile.learner.params, x))
 
     return q_values, evaluation
 

@@ -1,16 +1,19 @@
 """What is compiled, how often, and what the compiler made of it."""
 
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from jaxrl.dqn.environment import make
-from jaxrl.dqn.hyperparameters import Configuration, Shape
+from jaxrl.dqn.hyperparameters import Cadence, Configuration, Shape
 from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, make_plan
-from jaxrl.population.program import Programs
+from jaxrl.population.program import FixedPrograms, RuntimePrograms
+from jaxrl.population.tile import TileFunctions
 from jaxrl.population.train import train
 from jaxrl.search.samplers import random
 from jaxrl.search.space import load_space
@@ -67,14 +70,8 @@ def test_configurations_and_cadences_compile_nothing_more():
 
 @pytest.fixture(scope="module")
 def training_program():
-    programs = Programs(
-        Shape((16,), False, 8, 1),
-        make("CartPole-v1"),
-        width=4,
-        capacity=5000,
-        eval_episodes=2,
-        final_episodes=2,
-    )
+    functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 5000, 2, 2)
+    programs = RuntimePrograms(functions, jax.devices()[0], [])
     programs.compile_training()
     programs.compile_evaluation()
     return programs
@@ -97,7 +94,9 @@ def test_the_replay_is_written_by_a_slice_update_and_not_a_scatter(training_prog
 
 def test_the_state_is_donated(training_program):
     header = training_program.train.as_text().splitlines()[0]
-    leaves = len(jax.tree.leaves(jax.eval_shape(training_program._start, np.zeros(4, np.uint32))))
+    leaves = len(
+        jax.tree.leaves(jax.eval_shape(training_program.functions.start, np.zeros(4, np.uint32)))
+    )
     assert header.count("may-alias") + header.count("must-alias") == leaves
 
 
@@ -107,3 +106,91 @@ def test_no_program_calls_back_to_the_host(training_program):
         text = program.as_text()
         assert "callback" not in text
         assert not re.search(r"\b(infeed|outfeed|send|recv)\(", text)
+
+
+CADENCES = [Cadence(1, 1), Cadence(3, 2), Cadence(8, 1), Cadence(20, 5)]
+
+
+@pytest.fixture(scope="module")
+def both_kinds(module_monkeypatch):
+    """Programs with constants and with arguments for the numbers of turns, of one tile."""
+    module_monkeypatch.setattr(FixedPrograms, "STEPS", 8)
+    functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 64, 2, 2)
+    kinds = [
+        kind(functions, jax.devices()[0], CADENCES) for kind in (FixedPrograms, RuntimePrograms)
+    ]
+    for kind in kinds:
+        kind.compile_training()
+    return kinds
+
+
+@pytest.fixture(scope="module")
+def module_monkeypatch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.mark.parametrize("cadence", CADENCES)
+def test_a_gpus_programs_do_what_a_cpus_do(both_kinds, make_hyper, cadence):
+    """Through chunks that begin and end within rounds, and agents that start to learn in turn."""
+    agents = [
+        make_hyper(learning_starts=n, double_q=n > 6, buffer_size=40, observation_mean=np.zeros(4),
+                   observation_std=np.ones(4), target_update_interval=5, learning_rate=0.01)
+        for n in (5, 6, 7, 30)
+    ]  # fmt: skip
+    hyper = jax.tree.map(lambda *x: np.stack(x), *agents)
+    seeds = np.arange(4, dtype=np.uint32)
+    tiles = []
+    for programs in both_kinds:
+        tile = programs.start(seeds)
+        for start, stop in [(0, 2), (2, 19), (19, 40), (40, 47), (47, 75)]:
+            tile = programs.advance(tile, seeds, hyper, cadence, start, stop)
+        tiles.append(jax.device_get(tile))
+    fixed, runtime = tiles
+    rounds = [75 // cadence.train_freq - n // cadence.train_freq for n in (5, 6, 7, 30)]
+    np.testing.assert_array_equal(fixed.learner.updates, np.array(rounds) * cadence.gradient_steps)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), fixed, runtime
+    )
+
+
+def test_a_gpus_programs_never_ask_the_host(both_kinds):
+    fixed = both_kinds[0]
+    for program in (*fixed.acts.values(), *fixed.learns.values(), *fixed.trains.values()):
+        text = program.as_text()
+        assert " conditional(" not in text
+        loops = [line for line in text.splitlines() if " while(" in line]
+        assert all("known_trip_count" in line for line in loops)
+
+
+SEVERAL_DEVICES = """
+import hashlib, sys, jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 4)
+from jaxrl.population.devices import Hardware, configure
+hardware = configure("cpu")
+from jaxrl.dqn.environment import make
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.plan import Agent, Budget, make_plan
+from jaxrl.population.train import train
+agents = [Agent(Configuration.create({"hidden_sizes": [8], "learning_rate": 10**-(1 + k / 9),
+    "learning_starts": 10, "train_freq": 1 + k % 2}, 60), k) for k in range(18)]
+for devices in (1, 2, 4):
+    hardware = Hardware("cpu", tuple(jax.devices()[:devices]), 2, 10**9)
+    digest, used = {}, set()
+    for report in train(make_plan(agents, Budget(60, 20, 2, 2), make("CartPole-v1"), hardware)):
+        if report.final is not None:
+            for place, index in enumerate(report.agents):
+                leaves = jax.tree.leaves((report.final, report.params))
+                digest[index] = b"".join(np.ascontiguousarray(x[place]).tobytes() for x in leaves)
+    whole = b"".join(digest[index] for index in sorted(digest))
+    print(len(digest), hashlib.sha256(whole).hexdigest())
+"""
+
+
+def test_one_two_and_four_devices_give_the_same_numbers():
+    output = subprocess.run(
+        [sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(output) == 3
+    assert len(set(output)) == 1
+    assert output[0].startswith("18 ")

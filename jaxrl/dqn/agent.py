@@ -1,6 +1,6 @@
 """One DQN agent as pure functions: it acts, it learns, it is evaluated.
 
-Nothing here knows of a population; :mod:`jaxrl.population.program` maps these functions over one.
+Nothing here knows of a population; :mod:`jaxrl.population.tile` maps these functions over one.
 The order of things at step ``t`` is Stable-Baselines3's: act, store, and where ``train_freq``
 divides the number of steps taken, the target update that is due, then the updates.
 """
@@ -131,7 +131,7 @@ def act(
 
 
 def update_target(
-    learner: Learner, hyper: Hyperparameters, t: jax.Array, train_freq: jax.Array
+    learner: Learner, hyper: Hyperparameters, t: jax.Array, train_freq: jax.Array | int
 ) -> Any:
     """The target parameters after the updates due in the ``train_freq`` steps up to ``t``.
 

@@ -67,6 +67,10 @@ class Plan:
     def shapes(self) -> tuple[Shape, ...]:
         return tuple(dict.fromkeys(cohort.shape for cohort in self.cohorts))
 
+    def cadences(self, shape: Shape) -> tuple[Cadence, ...]:
+        """Of the cohorts of this shape."""
+        return tuple(cohort.cadence for cohort in self.cohorts if cohort.shape == shape)
+
     @property
     def lanes(self) -> int:
         """Agents including those that only fill tiles."""

@@ -1,116 +1,51 @@
-"""The compiled programs of a shape: the one place where agents are mapped over a tile.
+"""Compiled programs of a shape on a device, and which of them take a tile where.
 
-A *tile* is the number of agents that one program holds, a constant of the hardware. A cohort of any
-size is a number of tiles, run one after another or side by side, so an agent's numbers cannot
-depend on how many others are trained.
-
-Shapes: P agents of a tile, C rows of a replay ring, W values a row, E evaluation episodes. Times
-are int32 scalars, environment steps of an agent.
+On a CPU the cadence is a runtime value: one program trains every cadence of a shape. A GPU asks the
+host in every turn of a loop whose length was not known when it was compiled, so there the numbers of
+turns are constants, and a tile gets anywhere by calls of programs of many steps and of one.
 """
 
+import abc
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.dqn import agent, replay
-from jaxrl.dqn.environment import Environment
-from jaxrl.dqn.exploration import epsilon
-from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
-from jaxrl.dqn.networks import FastQNetwork, QNetwork
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters
+from jaxrl.population.tile import Tile, TileFunctions
 
 
-class Tile(NamedTuple):
-    """The state of one tile. Every leaf has a leading P axis."""
+class Programs(abc.ABC):
+    """Training and its helpers, compiled once each, ahead of their first use.
 
-    actor: agent.Actor
-    learner: agent.Learner
-    ring: jax.Array
-    """[P, C, W], the replay rows."""
-    sums: agent.Sums
-    best_params: Any
-    """The parameters with the highest evaluation so far."""
-    best_return: jax.Array
-    """[P], that evaluation; -inf before the first."""
-
-
-class Evaluation(NamedTuple):
-    """What a tile reports at an evaluation step. Arrays ``[P]``, but for ``eval_returns``."""
-
-    eval_returns: jax.Array
-    """[P, E]."""
-    train_return_sum: jax.Array
-    """Over the latest training episodes, whose number is the next."""
-    train_episodes: jax.Array
-    loss: jax.Array
-    """Mean over the updates since the last report, as the next two; NaN without updates."""
-    q_mean: jax.Array
-    grad_norm: jax.Array
-    epsilon: jax.Array
-    updates: jax.Array
-    diverged: jax.Array
-
-
-class FinalEvaluation(NamedTuple):
-    """Returns ``[P, E]`` of fresh episodes, the same ones for both policies."""
-
-    last_returns: jax.Array
-    best_returns: jax.Array
-    """Of the best policy along the way."""
-
-
-class Programs:
-    """Training and its helpers for one shape, compiled once each, ahead of their first use.
-
-    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile. ``start`` and
-    :meth:`advance` need :meth:`compile_training` first, ``evaluate`` :meth:`compile_evaluation`,
-    ``finish`` :meth:`compile_finish`.
+    ``start`` and :meth:`advance` need :meth:`compile_training` first, ``evaluate``
+    :meth:`compile_evaluation`, ``finish`` :meth:`compile_finish`.
     """
 
     def __init__(
-        self,
-        shape: Shape,
-        env: Environment,
-        *,
-        width: int,
-        capacity: int,
-        eval_episodes: int,
-        final_episodes: int,
+        self, functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]
     ) -> None:
-        self.shape = shape
-        self.env = env
-        self.network = FastQNetwork(QNetwork.of(shape, env.num_actions))
-        self.width = width
-        self.capacity = capacity
-        self.eval_episodes = eval_episodes
-        self.final_episodes = final_episodes
+        self.functions = functions
+        self.device = device
+        self.cadences = tuple(cadences)
 
     def compile_training(self) -> None:
         """Compiles what starts a tile and takes it through its steps."""
-        seeds, hyper, t = self._inputs()
-        tile = jax.eval_shape(self._start, seeds)
-        self.start = jax.jit(self._start).lower(seeds).compile()
-        self.act = jax.jit(self._act, donate_argnums=0).lower(tile, seeds, hyper, t, t).compile()
-        self.train = (
-            jax.jit(self._train, donate_argnums=0).lower(tile, seeds, hyper, t, t, t, t).compile()
-        )
+        seeds, _, _ = self.functions.inputs()
+        self.start = self._compile(self.functions.start, seeds, donate=False)
+        self._compile_steps()
 
     def compile_evaluation(self) -> None:
         """Compiles the evaluation of a tile along the way."""
-        seeds, hyper, t = self._inputs()
-        tile = jax.eval_shape(self._start, seeds)
-        self.evaluate = (
-            jax.jit(self._evaluate, donate_argnums=0).lower(tile, seeds, hyper, t).compile()
-        )
+        self.evaluate = self._compile(self.functions.evaluate, *self._tile_inputs())
 
     def compile_finish(self) -> None:
         """Compiles the final evaluation of a tile."""
-        seeds, hyper, t = self._inputs()
-        params = jax.eval_shape(self._start, seeds).best_params
-        self.finish = jax.jit(self._finish).lower(params, params, seeds, hyper, t).compile()
+        tile, *inputs = self._tile_inputs()
+        params = tile.best_params
+        self.finish = self._compile(self.functions.finish, params, params, *inputs, donate=False)
 
     def advance(
         self,
@@ -123,211 +58,146 @@ class Programs:
     ) -> Tile:
         """Takes a tile from step ``start`` to ``stop``: acts through the warm-up, then trains in
         rounds, and acts through what is left after the last whole round."""
-        train_freq = cadence.train_freq
-        first_start = int(np.min(hyper.learning_starts)) // train_freq * train_freq
+        first_start = int(np.min(hyper.learning_starts)) // cadence.train_freq * cadence.train_freq
         t = min(max(start, first_start), stop)
-        if t > start:
-            tile = self.act(tile, seeds, hyper, np.int32(start), np.int32(t))
-        rounds = stop // train_freq - t // train_freq
-        if rounds > 0:
-            tile = self.train(tile, seeds, hyper, *map(np.int32, (*cadence, t, rounds)))
-            t = stop // train_freq * train_freq
-        if t < stop:
-            tile = self.act(tile, seeds, hyper, np.int32(t), np.int32(stop))
-        return tile
+        last_end = max(t, stop // cadence.train_freq * cadence.train_freq)
+        tile = self._act(tile, seeds, hyper, start, t)
+        tile = self._train(tile, seeds, hyper, cadence, t, last_end)
+        return self._act(tile, seeds, hyper, last_end, stop)
 
-    def _inputs(self) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, jax.ShapeDtypeStruct]:
-        def leaf(name: str) -> jax.ShapeDtypeStruct:
-            observation = name.startswith("observation_")
-            shape = (self.width, self.env.observation_size) if observation else (self.width,)
-            return jax.ShapeDtypeStruct(shape, HYPERPARAMETER_DTYPES.get(name, np.float32))
+    @abc.abstractmethod
+    def _compile_steps(self) -> None:
+        """Compiles what :meth:`_act` and :meth:`_train` need."""
 
-        hyper = Hyperparameters(*map(leaf, Hyperparameters._fields))  # type: ignore[arg-type]
-        seeds = jax.ShapeDtypeStruct((self.width,), np.uint32)
-        return seeds, hyper, jax.ShapeDtypeStruct((), np.int32)
-
-    def _start(self, seeds: jax.Array) -> Tile:
-        """New agents, before their first step."""
-        initialise = functools.partial(agent.initialise, env=self.env, network=self.network)
-        actor, learner = jax.vmap(initialise)(seeds)
-        rows = (self.width, self.capacity, replay.row_size(self.env.observation_size))
-        return Tile(
-            actor=actor,
-            learner=learner,
-            ring=jnp.zeros(rows),
-            sums=jax.tree.map(lambda x: jnp.broadcast_to(x, (self.width,)), agent.no_sums()),
-            best_params=learner.params,
-            best_return=jnp.full(self.width, -jnp.inf),
-        )
-
+    @abc.abstractmethod
     def _act(
-        self,
-        tile: Tile,
-        seeds: jax.Array,
-        hyper: Hyperparameters,
-        start: jax.Array,
-        stop: jax.Array,
+        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
     ) -> Tile:
         """Takes the steps from ``start`` to ``stop`` without training."""
-        act = jax.vmap(
-            functools.partial(agent.act, env=self.env, network=self.network),
-            in_axes=(0, 0, 0, 0, None),
+
+    @abc.abstractmethod
+    def _train(
+        self,
+        tile: Tile,
+        seeds: np.ndarray,
+        hyper: Hyperparameters,
+        cadence: Cadence,
+        start: int,
+        stop: int,
+    ) -> Tile:
+        """Takes the steps from ``start`` to ``stop``, a multiple of ``train_freq`` or ``start``,
+        with the training that is due at each multiple."""
+
+    def _tile_inputs(self) -> tuple[Any, ...]:
+        """Types of a tile, seeds, hyperparameters and a time."""
+        seeds, hyper, t = self.functions.inputs()
+        return jax.eval_shape(self.functions.start, seeds), seeds, hyper, t
+
+    def _compile(self, function: Callable[..., Any], *inputs: Any, donate: bool = True) -> Any:
+        """``function`` for the device, giving up its first argument if ``donate``."""
+        sharding = jax.sharding.SingleDeviceSharding(self.device)
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), inputs
         )
-        keys = jax.vmap(agent.agent_key, in_axes=(0, None))(seeds, agent.ACT)
+        return jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*placed).compile()
 
-        def step(
-            t: jax.Array, carry: tuple[agent.Actor, jax.Array]
-        ) -> tuple[agent.Actor, jax.Array]:
-            actor, rows = act(carry[0], tile.learner.params, hyper, keys, t)
-            return actor, replay.write(carry[1], rows, t)
 
-        actor, ring = jax.lax.fori_loop(start, stop, step, (tile.actor, tile.ring))
-        return tile._replace(actor=actor, ring=ring)
+class RuntimePrograms(Programs):
+    """For a CPU: cadence and numbers of turns are arguments."""
+
+    def _compile_steps(self) -> None:
+        tile, seeds, hyper, t = self._tile_inputs()
+        self.act = self._compile(self.functions.act, tile, seeds, hyper, t, t)
+        self.train = self._compile(self.functions.train, tile, seeds, hyper, Cadence(t, t), t, t)
+
+    def _act(
+        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
+    ) -> Tile:
+        if start == stop:
+            return tile
+        return self.act(tile, seeds, hyper, np.int32(start), np.int32(stop - start))
 
     def _train(
         self,
         tile: Tile,
-        seeds: jax.Array,
+        seeds: np.ndarray,
         hyper: Hyperparameters,
-        train_freq: jax.Array,
-        gradient_steps: jax.Array,
-        start: jax.Array,
-        rounds: jax.Array,
+        cadence: Cadence,
+        start: int,
+        stop: int,
     ) -> Tile:
-        """Rounds of acting and training, from ``start`` on.
+        rounds = stop // cadence.train_freq - start // cadence.train_freq
+        if rounds == 0:
+            return tile
+        traced = jax.tree.map(np.int32, cadence)
+        return self.train(tile, seeds, hyper, traced, np.int32(start), np.int32(rounds))
 
-        The cadence is a runtime value: a round acts up to the next multiple of ``train_freq``.
-        """
 
-        def train_round(_: jax.Array, carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
-            t, tile = carry
-            end = (t // train_freq + 1) * train_freq
-            tile = self._act(tile, seeds, hyper, t, end)
-            return end, self._learn(tile, seeds, hyper, train_freq, gradient_steps, end)
+class FixedPrograms(Programs):
+    """For a GPU: cadence and numbers of turns are constants."""
 
-        return jax.lax.fori_loop(0, rounds, train_round, (start, tile))[1]
+    STEPS = 256
+    """Environment steps, about, of the longest program."""
 
-    def _learn(
+    def _compile_steps(self) -> None:
+        inputs = self._tile_inputs()
+        self.acts = {
+            steps: self._compile(functools.partial(self._fixed_act, steps), *inputs)
+            for steps in (self.STEPS, 1)
+        }
+        self.learns, self.trains = {}, {}
+        for cadence in self.cadences:
+            learn = functools.partial(self._fixed_learn, cadence)
+            train = functools.partial(self._fixed_train, cadence)
+            self.learns[cadence] = self._compile(learn, *inputs)
+            self.trains[cadence] = self._compile(train, *inputs)
+
+    def _fixed_act(self, steps: int, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
+        return self.functions.act(tile, seeds, hyper, t, steps)
+
+    def _fixed_learn(self, cadence: Cadence, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
+        return self.functions.learn(tile, seeds, hyper, cadence, t)
+
+    def _fixed_train(self, cadence: Cadence, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
+        return self.functions.train(tile, seeds, hyper, cadence, t, self.rounds(cadence))
+
+    def rounds(self, cadence: Cadence) -> int:
+        """Rounds of one call of a cadence's training program."""
+        return max(1, self.STEPS // cadence.train_freq)
+
+    def _act(
+        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
+    ) -> Tile:
+        while start < stop:
+            steps = self.STEPS if stop - start >= self.STEPS else 1
+            tile = self.acts[steps](tile, seeds, hyper, np.int32(start))
+            start += steps
+        return tile
+
+    def _train(
         self,
         tile: Tile,
-        seeds: jax.Array,
+        seeds: np.ndarray,
         hyper: Hyperparameters,
-        train_freq: jax.Array,
-        gradient_steps: jax.Array,
-        t: jax.Array,
+        cadence: Cadence,
+        start: int,
+        stop: int,
     ) -> Tile:
-        """The training after ``t`` steps, of the agents whose warm-up is over."""
-        ready = t > hyper.learning_starts
-        any_double_q = jnp.any(hyper.double_q)
-        choose = functools.partial(
-            replay.choose,
-            capacity=self.capacity,
-            batch_size=self.shape.batch_size,
-            n_step=self.shape.n_step,
-        )
-        keys = jax.vmap(agent.agent_key, in_axes=(0, None))(seeds, agent.REPLAY)
-        update = jax.vmap(
-            functools.partial(agent.update, network=self.network), in_axes=(0, 0, 0, 0, 0, None)
-        )
-        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, None))
-
-        def step(
-            index: jax.Array, carry: tuple[agent.Learner, agent.Sums]
-        ) -> tuple[agent.Learner, agent.Sums]:
-            turn = (t // train_freq) * gradient_steps + index
-            turn_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, turn)
-            draw = jax.vmap(choose, in_axes=(0, None, 0))
-            choice = _apart(
-                draw, turn_keys, t, hyper.buffer_size, once=jnp.minimum(gradient_steps, 1)
-            )
-            batch = jax.vmap(replay.read)(tile.ring, choice, hyper.gamma)
-            return update(*carry, batch, hyper, ready, any_double_q)
-
-        target = update_target(tile.learner, hyper, t, train_freq)
-        learner = tile.learner._replace(target_params=target)
-        learner, sums = jax.lax.fori_loop(0, gradient_steps, step, (learner, tile.sums))
-        return tile._replace(learner=learner, sums=sums)
-
-    def _evaluate(
-        self, tile: Tile, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
-    ) -> tuple[Tile, Evaluation]:
-        """Greedy episodes after ``t`` steps; keeps the best policy so far, restarts the sums.
-
-        A policy that has not been trained yet is never the best: agents that share a seed share it.
-        """
-        learner, sums = tile.learner, tile.sums
-        diverged = learner.diverged | ~jax.vmap(agent.is_finite)(learner.params)
-        returns = self._returns(learner.params, seeds, hyper, agent.EVALUATE, t, self.eval_episodes)
-        mean = jnp.mean(returns, axis=1)
-        better = (mean > tile.best_return) & (learner.updates > 0) & ~diverged
-        evaluation = Evaluation(
-            eval_returns=returns,
-            train_return_sum=jnp.sum(tile.actor.returns, axis=1),
-            train_episodes=jnp.minimum(tile.actor.episodes, agent.RETURN_WINDOW),
-            loss=sums.loss / sums.updates,
-            q_mean=sums.q / sums.updates,
-            grad_norm=sums.grad_norm / sums.updates,
-            epsilon=jax.vmap(epsilon, in_axes=(0, None))(hyper, t),
-            updates=learner.updates,
-            diverged=diverged,
-        )
-        tile = tile._replace(
-            learner=learner._replace(diverged=diverged),
-            sums=jax.tree.map(jnp.zeros_like, sums),
-            best_params=jax.vmap(_select)(better, learner.params, tile.best_params),
-            best_return=jnp.where(better, mean, tile.best_return),
-        )
-        return tile, evaluation
-
-    def _finish(
-        self, last: Any, best: Any, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
-    ) -> FinalEvaluation:
-        """The final evaluation of the last policies and of the best ones."""
-
-        def score(params: Any) -> jax.Array:
-            return self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
-
-        return FinalEvaluation(score(last), score(best))
-
-    def _returns(
-        self,
-        params: Any,
-        seeds: jax.Array,
-        hyper: Hyperparameters,
-        purpose: int,
-        t: jax.Array,
-        episodes: int,
-    ) -> jax.Array:
-        """Returns ``[P, E]`` of greedy episodes, on keys that follow from seed, purpose and step."""
-        play = functools.partial(agent.greedy_return, env=self.env, network=self.network)
-
-        def of_agent(params: Any, hyper: Hyperparameters, seed: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(agent.agent_key(seed, purpose), t)
-            keys = jax.random.split(key, episodes)
-            return jax.vmap(play, in_axes=(None, None, 0))(params, hyper, keys)
-
-        return jax.vmap(of_agent)(params, hyper, seeds)
+        train_freq = cadence.train_freq
+        span = self.rounds(cadence) * train_freq
+        while start < stop:
+            if start % train_freq == 0 and start + span <= stop:
+                tile = self.trains[cadence](tile, seeds, hyper, np.int32(start))
+                start += span
+            else:
+                end = (start // train_freq + 1) * train_freq
+                tile = self._act(tile, seeds, hyper, start, end)
+                tile = self.learns[cadence](tile, seeds, hyper, np.int32(end))
+                start = end
+        return tile
 
 
-HYPERPARAMETER_DTYPES: dict[str, type] = {
-    "buffer_size": np.int32,
-    "target_update_interval": np.int32,
-    "learning_starts": np.int32,
-    "epsilon_decay_steps": np.int32,
-    "double_q": np.bool_,
-}
-"""Types of the traced hyperparameters that are not float32."""
-
-
-def _apart(fn: Callable[..., Any], *args: Any, once: jax.Array) -> Any:
-    """``fn(*args)`` in a loop of one turn, whose number XLA does not know.
-
-    Fused with the gather that uses them, sampled positions would be computed again for every value
-    of a row; on a CPU no barrier survives until fusion but a loop.
-    """
-    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(fn, *args))
-    return jax.lax.fori_loop(0, once, lambda _, __: fn(*args), empty)
-
-
-def _select(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+def programs(functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]) -> Programs:
+    """The programs that suit ``device``."""
+    kind: type[Programs] = RuntimePrograms if device.platform == "cpu" else FixedPrograms
+    return kind(functions, device, cadences)

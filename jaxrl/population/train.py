@@ -20,7 +20,8 @@ import numpy as np
 from jaxrl.dqn.environment import observation_statistics
 from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
 from jaxrl.population.plan import Cohort, Plan, tile_seconds
-from jaxrl.population.program import HYPERPARAMETER_DTYPES, Evaluation, Programs, Tile
+from jaxrl.population.program import Programs, programs
+from jaxrl.population.tile import HYPERPARAMETER_DTYPES, Evaluation, Tile, TileFunctions
 
 CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
@@ -80,11 +81,12 @@ class _TileRun:
 
     cohort: Cohort
     agents: np.ndarray
-    programs: Programs
     seeds: np.ndarray
     hyper: Hyperparameters
     seconds_per_step: float
     """Predicted, then measured."""
+    device: jax.Device | None = None
+    """Where its state is, from its first chunk on."""
     state: Tile | None = None
     step: int = 0
     busy: bool = False
@@ -96,24 +98,17 @@ class _Run:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        budget = plan.budget
-        self._eval_steps = budget.eval_steps
+        self._eval_steps = plan.budget.eval_steps
         self._programs = {
-            shape: Programs(
-                shape,
-                plan.env,
-                width=plan.tile_width(shape),
-                capacity=plan.capacity,
-                eval_episodes=budget.eval_episodes,
-                final_episodes=budget.final_episodes,
-            )
+            (shape, device): programs(self._functions(shape), device, plan.cadences(shape))
+            for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
         statistics = _statistics(plan)
         self._tiles = [
             self._tile(cohort, tile, statistics) for cohort in plan.cohorts for tile in cohort.tiles
         ]
-        self._compiled: set[tuple[str, Shape]] = set()
+        self._compiled: set[tuple[str, Programs]] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._queue: queue.Queue[Report | BaseException] = queue.Queue()
@@ -148,8 +143,18 @@ class _Run:
         plan = self._plan
         seeds, hyper = tile_inputs(plan, tile, statistics)
         seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-        programs = self._programs[cohort.shape]
-        return _TileRun(cohort, np.array(tile), programs, seeds, hyper, seconds)
+        return _TileRun(cohort, np.array(tile), seeds, hyper, seconds)
+
+    def _functions(self, shape: Shape) -> TileFunctions:
+        plan = self._plan
+        return TileFunctions(
+            shape,
+            plan.env,
+            width=plan.tile_width(shape),
+            capacity=plan.capacity,
+            eval_episodes=plan.budget.eval_episodes,
+            final_episodes=plan.budget.final_episodes,
+        )
 
     def _guard(self, target: Any, *args: Any) -> None:
         """Runs a thread's work; what it raises reaches the one who iterates."""
@@ -160,42 +165,48 @@ class _Run:
 
     def _compile(self) -> None:
         """Compiles the dearest shapes first; tiles of a shape start as soon as it is ready."""
-        cost: dict[Shape, float] = dict.fromkeys(self._programs, 0.0)
+        cost: dict[Shape, float] = dict.fromkeys(self._plan.shapes, 0.0)
         for tile in self._tiles:
             cost[tile.cohort.shape] += tile.seconds_per_step
-        shapes = sorted(cost, key=cost.__getitem__, reverse=True)
+        order = sorted(self._programs, key=lambda of: cost[of[0]], reverse=True)
 
-        def compile_one(stage: str, shape: Shape) -> None:
+        def compile_one(stage: str, programs: Programs) -> None:
             if self._stopping:
                 return
-            getattr(self._programs[shape], stage)()
+            getattr(programs, stage)()
             with self._changed:
-                self._compiled.add((stage, shape))
+                self._compiled.add((stage, programs))
                 self._changed.notify_all()
 
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [pool.submit(compile_one, stage, s) for stage in _STAGES for s in shapes]
+            jobs = [
+                pool.submit(compile_one, stage, self._programs[of])
+                for stage in _STAGES
+                for of in order
+            ]
             for job in jobs:
                 job.result()
 
     def _work(self, device: jax.Device) -> None:
-        with jax.default_device(device):
-            while (tile := self._take()) is not None:
-                is_trained = tile.step == self._plan.budget.steps
-                report = self._finish(tile) if is_trained else self._chunk(tile)
-                self._queue.put(report)  # before another worker can take the tile and report of it
-                with self._changed:
-                    tile.busy = False
-                    self._changed.notify_all()
+        while (tile := self._take(device)) is not None:
+            tile.device = device
+            programs = self._programs[tile.cohort.shape, device]
+            is_trained = tile.step == self._plan.budget.steps
+            report = self._finish(tile, programs) if is_trained else self._chunk(tile, programs)
+            self._queue.put(report)  # before another worker can take the tile and report of it
+            with self._changed:
+                tile.busy = False
+                self._changed.notify_all()
 
-    def _take(self) -> _TileRun | None:
-        """Waits for the tile with the most left to do before it may go no further."""
+    def _take(self, device: jax.Device) -> _TileRun | None:
+        """Waits for the tile with the most left to do before it may go no further, of those that
+        live on the device or nowhere yet."""
         with self._changed:
             while not self._stopping:
                 if all(tile.finished for tile in self._tiles):
                     return None
                 barrier = self._barrier()
-                ready = [tile for tile in self._tiles if self._is_ready(tile, barrier)]
+                ready = [tile for tile in self._tiles if self._is_ready(tile, device, barrier)]
                 if ready:
                     tile = max(
                         ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step
@@ -210,16 +221,17 @@ class _Run:
         slowest = min(tile.step for tile in self._tiles)
         return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
 
-    def _is_ready(self, tile: _TileRun, barrier: int) -> bool:
-        if tile.busy or tile.finished:
+    def _is_ready(self, tile: _TileRun, device: jax.Device, barrier: int) -> bool:
+        if tile.busy or tile.finished or tile.device not in (None, device):
             return False
-        if tile.step == self._plan.budget.steps:
-            return (_FINISH, tile.cohort.shape) in self._compiled
-        return tile.step < barrier and (_TRAINING, tile.cohort.shape) in self._compiled
+        is_trained = tile.step == self._plan.budget.steps
+        stage = _FINISH if is_trained else _TRAINING
+        programs = self._programs[tile.cohort.shape, device]
+        return (is_trained or tile.step < barrier) and (stage, programs) in self._compiled
 
-    def _chunk(self, tile: _TileRun) -> Report:
+    def _chunk(self, tile: _TileRun, programs: Programs) -> Report:
         """Trains a tile up to the next evaluation step, or for as long as a chunk lasts."""
-        programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
+        seeds, hyper = tile.seeds, tile.hyper
         began = time.perf_counter()
         state = programs.start(seeds) if tile.state is None else tile.state
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
@@ -229,7 +241,7 @@ class _Run:
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
-        if stop == next_evaluation and self._can_evaluate(tile.cohort.shape):
+        if stop == next_evaluation and self._can_evaluate(programs):
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
             evaluation = _evaluation(self._rows(tile, values))
         new_steps = stop - tile.step
@@ -239,28 +251,29 @@ class _Run:
         ready = self._shapes_ready()
         return Report(tile.agents, stop, new_steps, seconds, ready, evaluation)
 
-    def _can_evaluate(self, shape: Shape) -> bool:
+    def _can_evaluate(self, programs: Programs) -> bool:
         """Waits until evaluation is compiled; false where the run is stopped before."""
+        compiled = (_EVALUATION, programs)
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or (_EVALUATION, shape) in self._compiled)
-            return (_EVALUATION, shape) in self._compiled
+            self._changed.wait_for(lambda: self._stopping or compiled in self._compiled)
+            return compiled in self._compiled
 
     def _shapes_ready(self) -> int:
         with self._changed:
-            return sum(stage == _TRAINING for stage, _ in self._compiled)
+            return len({p.functions.shape for stage, p in self._compiled if stage == _TRAINING})
 
-    def _finish(self, tile: _TileRun) -> Report:
+    def _finish(self, tile: _TileRun, programs: Programs) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
         assert tile.state is not None
         began = time.perf_counter()
         params = {"last": tile.state.learner.params, "best": tile.state.best_params}
         step = np.int32(tile.step)
-        final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
+        final = programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
         last, best = self._rows(tile, final)
         diverged = self._rows(tile, tile.state.learner.diverged)
         scores = {**_moments("last", last), **_moments("best", best), "diverged": diverged}
-        network = tile.programs.network
+        network = programs.functions.network
         params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
         params["normalisation"] = self._rows(tile, normalisation)
         tile.state, tile.finished = None, True
