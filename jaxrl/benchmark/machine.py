@@ -15,8 +15,15 @@ def describe() -> dict[str, object]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: version for name in packages if (version := _version(name)) is not None},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a peer's environment, or a GPU compiler's
+        return None
 
 
 def _cpu() -> str:
