@@ -143,9 +143,10 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     lines = (
         f"{len(sweep.configurations)} configurations, {len(plan.agents)} agents of "
         f"{plan.budget.steps:,} steps each, in {len(plan.cohorts)} cohorts (a row each above)",
-        f"programs: {len(plan.shapes)} for training, one a shape, each with three helpers",
+        f"programs: {len(plan.shapes)} for training, one a shape, each with four helpers",
         f"memory: {plan.memory_bytes / 2**20:,.0f} MiB of "
-        f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free",
+        f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free"
+        + (f", in {waves} waves" if (waves := len(plan.waves)) > 1 else ""),
         f"device: {plan.hardware.description}",
         f"time: about {plan.predicted_seconds():,.0f} s and the compilation",
     )

@@ -271,9 +271,39 @@ def test_an_error_in_a_worker_reaches_the_caller(population, monkeypatch):
         list(train(plan))
 
 
-def test_a_population_that_does_not_fit_is_refused_with_numbers():
+def test_what_does_not_fit_at_once_is_trained_in_waves_to_the_same_numbers(population, together):
+    whole = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
+    assert len(whole.waves) == 1
+    states = whole.memory_bytes - whole.work_bytes
+    free = int((states / 2.5 + whole.work_bytes) / 0.9)
+    hardware = dataclasses.replace(configure("cpu"), memory_bytes=free)
+    plan = make_plan(population, BUDGET, make("CartPole-v1"), hardware)
+    waves = [{index for _, tile in wave for index in tile} for wave in plan.waves]
+    assert len(waves) >= 3
+    assert sorted(index for wave in waves for index in wave) == list(range(len(population)))
+    finished = set()
+    for report in train(plan):
+        (number,) = (k for k, wave in enumerate(waves) if wave & set(report.agents.tolist()))
+        assert finished >= set().union(*waves[:number])
+        if report.final is not None:
+            finished |= set(report.agents.tolist())
+    for again, first in zip(run(population, hardware=hardware), together, strict=True):
+        assert_identical(again, first)
+
+
+def test_a_tile_that_does_not_fit_is_refused_with_numbers():
     hardware = dataclasses.replace(configure("cpu"), memory_bytes=10 * 2**20)
     population = [Agent(Configuration.create({}, 1_000_000), seed) for seed in range(4)]
     budget = Budget(1_000_000, 100_000, 5, 5)
-    with pytest.raises(InputError, match=r"4 agents need 0\.2 GiB .* about 0 agents fit"):
+    with pytest.raises(InputError, match=r"a tile of 4 agents needs 0\.2 GiB .* 0\.0 GiB are free"):
         make_plan(population, budget, make("CartPole-v1"), hardware)
+
+
+@pytest.mark.parametrize(("hidden_sizes", "width"), [([64, 64], 4), ([256, 256], 1), ([], 4)])
+def test_a_large_networks_tile_holds_one_agent(hidden_sizes, width):
+    population = [
+        Agent(Configuration.create({"hidden_sizes": hidden_sizes}, 50), seed) for seed in range(5)
+    ]
+    plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
+    (cohort,) = plan.cohorts
+    assert max(map(len, cohort.tiles)) == plan.tile_width(cohort.shape) == width

@@ -79,18 +79,36 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Bytes of every agent's state, and of the tiles that are worked on at a time."""
-        states = sum(
-            len(cohort.tiles) * self.tile_width(cohort.shape) * self.agent_bytes(cohort.shape)
-            for cohort in self.cohorts
+        states = sum(len(cohort.tiles) * self.tile_bytes(cohort.shape) for cohort in self.cohorts)
+        return states + self.work_bytes
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes, roughly, of what is worked on at a time, besides the states."""
+        return len(self.hardware.devices) * max(
+            self.tile_width(shape) * self._agent_work_bytes(shape) for shape in self.shapes
         )
-        work = max(self.tile_width(shape) * self.work_bytes(shape) for shape in self.shapes)
-        return states + len(self.hardware.devices) * work
+
+    @property
+    def waves(self) -> list[list[tuple[Cohort, tuple[int, ...]]]]:
+        """The tiles with their cohorts, in parts of about the same size that fit in memory one after
+        another; one part where everything fits."""
+        tiles = [(cohort, tile) for cohort in self.cohorts for tile in cohort.tiles]
+        room = _USABLE * self.hardware.memory_bytes - self.work_bytes
+        number = math.ceil((self.memory_bytes - self.work_bytes) / max(room, 1))
+        while True:
+            size = math.ceil(len(tiles) / number)
+            parts = [tiles[i : i + size] for i in range(0, len(tiles), size)]
+            largest = max(sum(self.tile_bytes(c.shape) for c, _ in part) for part in parts)
+            if largest <= room or size == 1:
+                return parts
+            number += 1
 
     def tile_width(self, shape: Shape) -> int:
         """Agents in a tile of this shape."""
         return tile_width(shape, self.env, self.hardware)
 
-    def work_bytes(self, shape: Shape) -> int:
+    def _agent_work_bytes(self, shape: Shape) -> int:
         """Bytes, roughly, of one agent's update or evaluation: minibatch and activations, each a few
         times over, or the episodes that run side by side."""
         widths = (self.env.observation_size, *shape.hidden_sizes, self.env.num_actions)
@@ -99,11 +117,11 @@ class Plan:
         episodes = max(self.budget.eval_episodes, self.budget.final_episodes)
         return 4 * max(update, 2 * episodes * (row + sum(widths)))
 
-    def agent_bytes(self, shape: Shape) -> int:
-        """Bytes of one agent's state: replay, and five times its parameters (online, target, two
-        moments, the best along the way)."""
+    def tile_bytes(self, shape: Shape) -> int:
+        """Bytes of a tile's state: for each agent replay, and five times its parameters (online,
+        target, two moments, the best along the way)."""
         ring = self.capacity * replay.row_size(self.env.observation_size)
-        return 4 * (ring + 5 * parameter_count(shape, self.env))
+        return self.tile_width(shape) * 4 * (ring + 5 * parameter_count(shape, self.env))
 
     def step_seconds(self) -> list[float]:
         """For each agent the predicted device time of one of its steps."""
@@ -123,6 +141,9 @@ class Plan:
         )
         return total / len(self.hardware.devices)
 
+
+_USABLE = 0.9
+"""Of the free memory, what a plan may fill."""
 
 _LARGE_NETWORK = 16_384
 """Parameters from which on an agent keeps a core busy by itself."""
@@ -147,11 +168,12 @@ def parameter_count(shape: Shape, env: Environment) -> int:
     return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
 
 
-# Measured on one core of the CPU that benchmarks/results names: an environment step of an agent in
-# a tile of 4, an update's fixed part, and floating-point operations a second within updates.
-_STEP_SECONDS = 1.5e-6
-_UPDATE_SECONDS = 6e-6
-_FLOPS = 80e9
+# Measured on one core of the CPU that benchmarks/results names: an environment step's fixed part, how
+# fast it reads the network's parameters, an update's fixed part, and its floating-point operations.
+_STEP_SECONDS = 0.3e-6
+_BYTES_PER_SECOND = 110e9
+_UPDATE_SECONDS = 8e-6
+_FLOPS = 170e9
 
 
 def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> float:
@@ -159,8 +181,10 @@ def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> fl
     (online, target, and a backward pass twice as dear)."""
     shape, cadence = cohort.shape, cohort.cadence
     updates = steps / cadence.train_freq * cadence.gradient_steps
-    flops = 4 * shape.batch_size * 2 * parameter_count(shape, env)
-    return width * (steps * _STEP_SECONDS + updates * (_UPDATE_SECONDS + flops / _FLOPS))
+    parameters = parameter_count(shape, env)
+    step = _STEP_SECONDS + 4 * parameters / _BYTES_PER_SECOND
+    update = _UPDATE_SECONDS + 4 * shape.batch_size * 2 * parameters / _FLOPS
+    return width * (steps * step + updates * update)
 
 
 def make_plan(
@@ -169,7 +193,7 @@ def make_plan(
     """Groups ``agents`` into cohorts of one shape and cadence, cut into tiles.
 
     Raises:
-        InputError: the population does not fit in memory, with what it needs and what fits.
+        InputError: not even a tile fits in memory, with what it needs and what is free.
     """
     groups: dict[tuple[Shape, Cadence], list[int]] = defaultdict(list)
     for index, agent in enumerate(agents):
@@ -195,15 +219,15 @@ def make_plan(
 
 
 def _check_memory(plan: Plan) -> None:
-    needed, free = plan.memory_bytes, plan.hardware.memory_bytes
-    if needed <= 0.9 * free:
-        return
-    fits = math.floor(0.9 * free / needed * len(plan.agents))
-    raise InputError(
-        f"{len(plan.agents)} agents need {_gib(needed)} of memory and {_gib(free)} are free: about "
-        f"{fits} agents fit. Use fewer --configs or --seeds, a smaller buffer_size "
-        f"(replay holds {plan.capacity:,} steps an agent) or batch_size, or fewer --steps."
-    )
+    free = plan.hardware.memory_bytes
+    largest = max(plan.shapes, key=plan.tile_bytes)
+    needed = plan.tile_bytes(largest) + plan.work_bytes
+    if needed > _USABLE * free:
+        raise InputError(
+            f"a tile of {plan.tile_width(largest)} agents needs {_gib(needed)} of memory and "
+            f"{_gib(free)} are free. Use a smaller buffer_size (replay holds {plan.capacity:,} steps "
+            "an agent) or batch_size, or fewer --steps."
+        )
 
 
 def _gib(size: int) -> str:

@@ -2,8 +2,9 @@
 
 Worker threads, one for each core or GPU, take the tiles chunk by chunk, always the one with most
 left to do, so that an uneven number of tiles still keeps every core busy. Nobody passes an
-evaluation step before every tile has reached it. Reports are read by whoever iterates, on another
-thread than those that feed the devices: a device waits for neither reading nor writing.
+evaluation step before every tile of its wave has reached it; a wave is what fits in memory. Reports
+are read by whoever iterates, on another thread than those that feed the devices: a device waits for
+neither reading nor writing.
 """
 
 import concurrent.futures
@@ -81,6 +82,8 @@ class _TileRun:
 
     cohort: Cohort
     agents: np.ndarray
+    wave: int
+    """Tiles of a later wave wait until those of earlier ones have given their memory back."""
     seeds: np.ndarray
     hyper: Hyperparameters
     seconds_per_step: float
@@ -106,7 +109,9 @@ class _Run:
         }
         statistics = _statistics(plan)
         self._tiles = [
-            self._tile(cohort, tile, statistics) for cohort in plan.cohorts for tile in cohort.tiles
+            self._tile(cohort, tile, wave, statistics)
+            for wave, tiles in enumerate(plan.waves)
+            for cohort, tile in tiles
         ]
         self._compiled: set[tuple[str, Programs]] = set()
         self._changed = threading.Condition()
@@ -139,11 +144,11 @@ class _Run:
             finished += item.final is not None
             yield item
 
-    def _tile(self, cohort: Cohort, tile: Sequence[int], statistics: Any) -> _TileRun:
+    def _tile(self, cohort: Cohort, tile: Sequence[int], wave: int, statistics: Any) -> _TileRun:
         plan = self._plan
         seeds, hyper = tile_inputs(plan, tile, statistics)
         seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-        return _TileRun(cohort, np.array(tile), seeds, hyper, seconds)
+        return _TileRun(cohort, np.array(tile), wave, seeds, hyper, seconds)
 
     def _functions(self, shape: Shape) -> TileFunctions:
         plan = self._plan
@@ -203,10 +208,12 @@ class _Run:
         live on the device or nowhere yet."""
         with self._changed:
             while not self._stopping:
-                if all(tile.finished for tile in self._tiles):
+                left = [tile for tile in self._tiles if not tile.finished]
+                if not left:
                     return None
-                barrier = self._barrier()
-                ready = [tile for tile in self._tiles if self._is_ready(tile, device, barrier)]
+                wave = [tile for tile in left if tile.wave == left[0].wave]
+                barrier = self._barrier(wave)
+                ready = [tile for tile in wave if self._is_ready(tile, device, barrier)]
                 if ready:
                     tile = max(
                         ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step
@@ -216,13 +223,13 @@ class _Run:
                 self._changed.wait()
         return None
 
-    def _barrier(self) -> int:
-        """The evaluation step that no tile may pass yet."""
-        slowest = min(tile.step for tile in self._tiles)
+    def _barrier(self, wave: Sequence[_TileRun]) -> int:
+        """The evaluation step that no tile of the wave may pass yet."""
+        slowest = min(tile.step for tile in wave)
         return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
 
     def _is_ready(self, tile: _TileRun, device: jax.Device, barrier: int) -> bool:
-        if tile.busy or tile.finished or tile.device not in (None, device):
+        if tile.busy or tile.device not in (None, device):
             return False
         is_trained = tile.step == self._plan.budget.steps
         stage = _FINISH if is_trained else _TRAINING
