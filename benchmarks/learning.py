@@ -13,8 +13,7 @@ import pathlib
 import statistics
 import tempfile
 
-import machine
-
+from jaxrl.benchmark import machine
 from jaxrl.search.results import interquartile_mean
 from jaxrl.sweep import main as sweep
 

@@ -1,4 +1,4 @@
-"""Workload W1: jaxrl against rejax, and flatness in replay size and population, in one run.
+"""The README's figures of speed, in one run: W1 against its peers, flatness, W2, a second start.
 
 Everything runs in processes of its own, in turns, so that a noisy machine disturbs all alike; the
 figures are medians, the ratios are of medians.
@@ -8,67 +8,75 @@ import argparse
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
+from collections.abc import Sequence
 
-import machine
+from jaxrl.benchmark import machine
+from jaxrl.benchmark.processes import measured, peers
 
 HERE = pathlib.Path(__file__).parent
-OURS = [sys.executable, str(HERE / "jaxrl_dqn.py")]
 
 
-def measure(command: list[str]) -> dict:
-    """Runs a benchmark process; its JSON with the median of its times as steps a second."""
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    result = json.loads(output.splitlines()[-1])
-    steps = result["agents"] * result["steps"]
-    result["steps_per_second"] = steps / statistics.median(result["seconds"])
-    return result
+def ours(workload: str, populations: Sequence[int], repeats: int) -> list[dict]:
+    """The device and a row for each population."""
+    device, *rows = measured("cpu", workload, populations=populations, repeats=repeats, seconds=0)
+    peak = device["matrix_product_flops_per_second"]
+    for row in rows:
+        print(
+            f"{workload}, {row['population']} agents: {row['steps_per_second']:,.0f} steps/s, "
+            f"{row['flops_per_second'] / 1e9:.0f} GF/s of {peak / 1e9:.0f}, "
+            f"compiled in {row['compile_seconds']:.1f} s, idle {row['idle_fraction']:.1%}",
+            flush=True,
+        )
+    return [device, *rows]
+
+
+def compare(python: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds an agent of W1, ours with 64 agents and the peers', ``rounds`` times in turns."""
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        _, row = ours("w1", [64], repeats=1)
+        seconds.setdefault("jaxrl, 64 agents", []).append(row["seconds_per_agent"])
+        for peer in peers():
+            result = peer.run(python)
+            if result is None:
+                sys.exit(f"{python} lacks {peer.package}: pip install 'jaxrl[bench]' there")
+            print(peer.name, f"{result['seconds_per_agent']:.3f} s an agent", flush=True)
+            seconds.setdefault(peer.name, []).append(result["seconds_per_agent"])
+    return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has rejax")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", default=str(HERE / "results" / "w1-cpu.json"))
+    parser.add_argument("--peer-python", default=sys.executable, help="a Python that has the peers")
+    parser.add_argument("--rounds", type=int, default=3, help="of the comparison (%(default)s)")
+    parser.add_argument("--large", type=int, default=4096, help="agents (%(default)s)")
+    parser.add_argument("--out", default=str(HERE / "results" / "speed-cpu.json"))
     args = parser.parse_args()
-    rejax = [args.peer_python, str(HERE / "peers" / "rejax_dqn.py"), "--repeats", "1"]
-    commands = {
-        "jaxrl, 64 agents": [*OURS, "--repeats", "1"],
-        "rejax, 64 agents": rejax,
-        "rejax, 16 agents": [*rejax, "--agents", "16"],
-        "jaxrl, 8 agents, 1,000,000 steps, replay of 1,000,000": [
-            *[*OURS, "--repeats", "1", "--steps", "1000000"],
-            *["--agents", "8", "--buffer-size", "1000000"],
-        ],
-        "jaxrl, 8 agents, 1,000,000 steps, replay of 10,000": [
-            *[*OURS, "--repeats", "1", "--steps", "1000000"],
-            *["--agents", "8", "--buffer-size", "10000"],
-        ],
-        "jaxrl, 512 agents": [*OURS, "--repeats", "1", "--agents", "512"],
-    }
-    runs: dict[str, list[dict]] = {name: [] for name in commands}
-    for _ in range(args.rounds):
-        for name, command in commands.items():
-            runs[name].append(measure(command))
-            print(name, f"{runs[name][-1]['steps_per_second']:,.0f} steps/s", flush=True)
-    median = {
-        name: statistics.median(run["steps_per_second"] for run in of) for name, of in runs.items()
-    }
-    ours = median["jaxrl, 64 agents"]
-    best_rejax = max(median["rejax, 64 agents"], median["rejax, 16 agents"])
-    large, small = (median[name] for name in list(commands)[3:5])
+    compared = compare(args.peer_python, args.rounds)
+    w1 = ours("w1", [64, args.large], repeats=0)
+    w2 = ours("w2", [64], repeats=0)
+    large_replay = ours("w1-long-large-replay", [8], repeats=0)
+    small_replay = ours("w1-long", [8], repeats=0)
+    median = {name: statistics.median(values) for name, values in compared.items()}
+    best = median.pop("jaxrl, 64 agents")
     result = {
-        "what": "W1, environment steps a second over all agents, compilation apart",
+        "what": "W1 and W2 on the CPU; seconds an agent without compilation",
         "machine": machine.describe(),
-        "steps_per_second": median,
+        "seconds_per_agent": compared,
         "ratios": {
-            "jaxrl against rejax, 64 agents each": ours / median["rejax, 64 agents"],
-            "jaxrl against rejax at its better population": ours / best_rejax,
-            "time a step, replay of 1,000,000 against 10,000": small / large,
-            "time an agent, 512 against 64": ours / median["jaxrl, 512 agents"],
+            **{f"{name}, against jaxrl, 64 agents": value / best for name, value in median.items()},
+            f"an agent among {args.large} against one among 64": w1[2]["seconds_per_agent"]
+            / w1[1]["seconds_per_agent"],
+            "a step with a replay of 1,000,000 against one of 10,000": large_replay[1][
+                "seconds_per_agent"
+            ]
+            / small_replay[1]["seconds_per_agent"],
         },
-        "runs": runs,
+        "w1": w1,
+        "w2": w2,
+        "w1-long-large-replay": large_replay,
+        "w1-long": small_replay,
     }
     pathlib.Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["ratios"], indent=1))

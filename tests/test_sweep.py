@@ -206,7 +206,7 @@ BAD = {
     "unknown option": (["--stepz", "5"], "unrecognized arguments: --stepz"),
     "negative seed": (["--seed", "-1"], "seed is -1"),
     "too much memory": (
-        ["--configs", "100000", "--steps", "1000000", "--set", "buffer_size=1000000"],
+        ["--configs", "1", "--steps", "2000000000", "--set", "buffer_size=2000000000"],
         "of memory and",
     ),
     "too much memory for a batch": (

@@ -85,12 +85,13 @@ def measure(
     workload: Workload, population: int, hardware: Hardware, repeats: int, peak: float
 ) -> Row:
     """One population, trained ``repeats`` times after a first time, beside which some of its
-    programs are still being compiled."""
+    programs are still being compiled; that one counts only if there is no other."""
     agents, env = workload.agents(population), workload.env
     plan = make_plan(agents, workload.budget, env, hardware)
     jax.clear_caches()
     runs = [run_once(plan) for _ in range(1 + repeats)]
-    seconds = statistics.median(run[1] for run in runs[1:])
+    timed = runs[1:] or runs
+    seconds = statistics.median(run[1] for run in timed)
     flops = useful_flops(agents, env, workload.steps)
     made = sum(updates(agent.configuration, workload.steps) for agent in agents)
     stats = [device.memory_stats() or {} for device in set(hardware.devices)]
@@ -98,8 +99,8 @@ def measure(
     return Row(
         population=population,
         compile_seconds=runs[0][0],
-        seconds=tuple(run[1] for run in runs[1:]),
-        idle_fraction=statistics.median(run[2] for run in runs[1:]),
+        seconds=tuple(run[1] for run in timed),
+        idle_fraction=statistics.median(run[2] for run in timed),
         steps_per_second=population * workload.steps / seconds,
         updates_per_second=made / seconds,
         seconds_per_agent=seconds / population,
