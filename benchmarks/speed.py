@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     compared = compare(args.peer_python, args.rounds)
     w1 = ours("w1", [64, args.large], repeats=0)
-    w2 = ours("w2", [64], repeats=0)
+    w2 = ours("w2", [64], repeats=1)
     large_replay = ours("w1-long-large-replay", [8], repeats=0)
     small_replay = ours("w1-long", [8], repeats=0)
     median = {name: statistics.median(values) for name, values in compared.items()}
