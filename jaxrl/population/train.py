@@ -84,12 +84,12 @@ class _TileRun:
     agents: np.ndarray
     wave: int
     """Tiles of a later wave wait until those of earlier ones have given their memory back."""
+    programs: Programs
+    """On the device that the tile lives on."""
     seeds: np.ndarray
     hyper: Hyperparameters
     seconds_per_step: float
     """Predicted, then measured."""
-    device: jax.Device | None = None
-    """Where its state is, from its first chunk on."""
     state: Tile | None = None
     step: int = 0
     busy: bool = False
@@ -107,12 +107,7 @@ class _Run:
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
-        statistics = _statistics(plan)
-        self._tiles = [
-            self._tile(cohort, tile, wave, statistics)
-            for wave, tiles in enumerate(plan.waves)
-            for cohort, tile in tiles
-        ]
+        self._tiles = self._make_tiles()
         self._compiled: set[tuple[str, Programs]] = set()
         self._changed = threading.Condition()
         self._stopping = False
@@ -144,11 +139,20 @@ class _Run:
             finished += item.final is not None
             yield item
 
-    def _tile(self, cohort: Cohort, tile: Sequence[int], wave: int, statistics: Any) -> _TileRun:
-        plan = self._plan
-        seeds, hyper = tile_inputs(plan, tile, statistics)
-        seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-        return _TileRun(cohort, np.array(tile), wave, seeds, hyper, seconds)
+    def _make_tiles(self) -> list[_TileRun]:
+        """The plan's tiles, each on the device that has the least to do so far."""
+        plan, statistics = self._plan, _statistics(self._plan)
+        load = dict.fromkeys(plan.hardware.devices, 0.0)
+        tiles = []
+        for wave, members in enumerate(plan.waves):
+            for cohort, tile in members:
+                seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
+                device = min(load, key=load.__getitem__)
+                load[device] += seconds
+                programs = self._programs[cohort.shape, device]
+                inputs = tile_inputs(plan, tile, statistics)
+                tiles.append(_TileRun(cohort, np.array(tile), wave, programs, *inputs, seconds))
+        return tiles
 
     def _functions(self, shape: Shape) -> TileFunctions:
         plan = self._plan
@@ -194,18 +198,15 @@ class _Run:
 
     def _work(self, device: jax.Device) -> None:
         while (tile := self._take(device)) is not None:
-            tile.device = device
-            programs = self._programs[tile.cohort.shape, device]
             is_trained = tile.step == self._plan.budget.steps
-            report = self._finish(tile, programs) if is_trained else self._chunk(tile, programs)
+            report = self._finish(tile) if is_trained else self._chunk(tile)
             self._queue.put(report)  # before another worker can take the tile and report of it
             with self._changed:
                 tile.busy = False
                 self._changed.notify_all()
 
     def _take(self, device: jax.Device) -> _TileRun | None:
-        """Waits for the tile with the most left to do before it may go no further, of those that
-        live on the device or nowhere yet."""
+        """Waits for the tile of the device with the most left to do before it may go no further."""
         with self._changed:
             while not self._stopping:
                 left = [tile for tile in self._tiles if not tile.finished]
@@ -229,16 +230,15 @@ class _Run:
         return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
 
     def _is_ready(self, tile: _TileRun, device: jax.Device, barrier: int) -> bool:
-        if tile.busy or tile.device not in (None, device):
+        if tile.busy or tile.programs.device != device:
             return False
         is_trained = tile.step == self._plan.budget.steps
         stage = _FINISH if is_trained else _TRAINING
-        programs = self._programs[tile.cohort.shape, device]
-        return (is_trained or tile.step < barrier) and (stage, programs) in self._compiled
+        return (is_trained or tile.step < barrier) and (stage, tile.programs) in self._compiled
 
-    def _chunk(self, tile: _TileRun, programs: Programs) -> Report:
+    def _chunk(self, tile: _TileRun) -> Report:
         """Trains a tile up to the next evaluation step, or for as long as a chunk lasts."""
-        seeds, hyper = tile.seeds, tile.hyper
+        programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
         began = time.perf_counter()
         state = programs.start(seeds) if tile.state is None else tile.state
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
@@ -269,18 +269,18 @@ class _Run:
         with self._changed:
             return len({p.functions.shape for stage, p in self._compiled if stage == _TRAINING})
 
-    def _finish(self, tile: _TileRun, programs: Programs) -> Report:
+    def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
         assert tile.state is not None
         began = time.perf_counter()
         params = {"last": tile.state.learner.params, "best": tile.state.best_params}
         step = np.int32(tile.step)
-        final = programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
+        final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
         last, best = self._rows(tile, final)
         diverged = self._rows(tile, tile.state.learner.diverged)
         scores = {**_moments("last", last), **_moments("best", best), "diverged": diverged}
-        network = programs.functions.network
+        network = tile.programs.functions.network
         params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
         params["normalisation"] = self._rows(tile, normalisation)
         tile.state, tile.finished = None, True
