@@ -32,7 +32,7 @@ class Hardware:
     devices: tuple[jax.Device, ...]
     """A worker thread feeds each entry; the CPU stands here once for every core."""
     tile_width: int
-    """Agents in a tile. On the CPU small, so that its working set stays in a core's cache."""
+    """Agents in a tile of small networks. On the CPU few, so that they stay in a core's cache."""
     memory_bytes: int
     """Free for a sweep, over all devices."""
 

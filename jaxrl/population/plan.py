@@ -72,11 +72,6 @@ class Plan:
         return tuple(cohort.cadence for cohort in self.cohorts if cohort.shape == shape)
 
     @property
-    def lanes(self) -> int:
-        """Agents including those that only fill tiles."""
-        return sum(len(cohort.tiles) * self.tile_width(cohort.shape) for cohort in self.cohorts)
-
-    @property
     def memory_bytes(self) -> int:
         """Bytes of every agent's state, and of the tiles that are worked on at a time."""
         states = sum(len(cohort.tiles) * self.tile_bytes(cohort.shape) for cohort in self.cohorts)

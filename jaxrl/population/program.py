@@ -7,7 +7,7 @@ turns are constants, and a tile gets anywhere by calls of programs of many steps
 
 import abc
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,9 @@ import numpy as np
 
 from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters
 from jaxrl.population.tile import Tile, TileFunctions
+
+_Call = tuple[Any, ...]
+"""A compiled program of a tile, and its arguments after tile, seeds and hyperparameters."""
 
 
 class Programs(abc.ABC):
@@ -61,32 +64,27 @@ class Programs(abc.ABC):
         first_start = int(np.min(hyper.learning_starts)) // cadence.train_freq * cadence.train_freq
         t = min(max(start, first_start), stop)
         last_end = max(t, stop // cadence.train_freq * cadence.train_freq)
-        tile = self._act(tile, seeds, hyper, start, t)
-        tile = self._train(tile, seeds, hyper, cadence, t, last_end)
-        return self._act(tile, seeds, hyper, last_end, stop)
+        calls = (
+            *self._acting(start, t),
+            *self._training(cadence, t, last_end),
+            *self._acting(last_end, stop),
+        )
+        for program, *arguments in calls:
+            tile = program(tile, seeds, hyper, *arguments)
+        return tile
 
     @abc.abstractmethod
     def _compile_steps(self) -> None:
-        """Compiles what :meth:`_act` and :meth:`_train` need."""
+        """Compiles what acts and trains."""
 
     @abc.abstractmethod
-    def _act(
-        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
-    ) -> Tile:
-        """Takes the steps from ``start`` to ``stop`` without training."""
+    def _acting(self, start: int, stop: int) -> Iterator[_Call]:
+        """The calls that take the steps from ``start`` to ``stop`` without training."""
 
     @abc.abstractmethod
-    def _train(
-        self,
-        tile: Tile,
-        seeds: np.ndarray,
-        hyper: Hyperparameters,
-        cadence: Cadence,
-        start: int,
-        stop: int,
-    ) -> Tile:
-        """Takes the steps from ``start`` to ``stop``, a multiple of ``train_freq`` or ``start``,
-        with the training that is due at each multiple."""
+    def _training(self, cadence: Cadence, start: int, stop: int) -> Iterator[_Call]:
+        """The calls that take the steps from ``start`` to ``stop``, a multiple of ``train_freq`` or
+        ``start``, with the training that is due at each multiple."""
 
     def _tile_inputs(self) -> tuple[Any, ...]:
         """Types of a tile, seeds, hyperparameters and a time."""
@@ -106,31 +104,19 @@ class RuntimePrograms(Programs):
     """For a CPU: cadence and numbers of turns are arguments."""
 
     def _compile_steps(self) -> None:
-        tile, seeds, hyper, t = self._tile_inputs()
-        self.act = self._compile(self.functions.act, tile, seeds, hyper, t, t)
-        self.train = self._compile(self.functions.train, tile, seeds, hyper, Cadence(t, t), t, t)
+        inputs = self._tile_inputs()
+        t = inputs[-1]
+        self.act = self._compile(self.functions.act, *inputs, t)
+        self.train = self._compile(self.functions.train, *inputs, Cadence(t, t), t)
 
-    def _act(
-        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
-    ) -> Tile:
-        if start == stop:
-            return tile
-        return self.act(tile, seeds, hyper, np.int32(start), np.int32(stop - start))
+    def _acting(self, start: int, stop: int) -> Iterator[_Call]:
+        if start < stop:
+            yield self.act, np.int32(start), np.int32(stop - start)
 
-    def _train(
-        self,
-        tile: Tile,
-        seeds: np.ndarray,
-        hyper: Hyperparameters,
-        cadence: Cadence,
-        start: int,
-        stop: int,
-    ) -> Tile:
+    def _training(self, cadence: Cadence, start: int, stop: int) -> Iterator[_Call]:
         rounds = stop // cadence.train_freq - start // cadence.train_freq
-        if rounds == 0:
-            return tile
-        traced = jax.tree.map(np.int32, cadence)
-        return self.train(tile, seeds, hyper, traced, np.int32(start), np.int32(rounds))
+        if rounds > 0:
+            yield self.train, np.int32(start), jax.tree.map(np.int32, cadence), np.int32(rounds)
 
 
 class FixedPrograms(Programs):
@@ -140,61 +126,41 @@ class FixedPrograms(Programs):
     """Environment steps, about, of the longest program."""
 
     def _compile_steps(self) -> None:
-        inputs = self._tile_inputs()
+        inputs, functions = self._tile_inputs(), self.functions
         self.acts = {
-            steps: self._compile(functools.partial(self._fixed_act, steps), *inputs)
+            steps: self._compile(functools.partial(functions.act, steps=steps), *inputs)
             for steps in (self.STEPS, 1)
         }
         self.learns, self.trains = {}, {}
         for cadence in self.cadences:
-            learn = functools.partial(self._fixed_learn, cadence)
-            train = functools.partial(self._fixed_train, cadence)
+            learn = functools.partial(functions.learn, cadence=cadence)
+            train = functools.partial(
+                functions.train, cadence=cadence, rounds=self._rounds(cadence)
+            )
             self.learns[cadence] = self._compile(learn, *inputs)
             self.trains[cadence] = self._compile(train, *inputs)
 
-    def _fixed_act(self, steps: int, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
-        return self.functions.act(tile, seeds, hyper, t, steps)
-
-    def _fixed_learn(self, cadence: Cadence, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
-        return self.functions.learn(tile, seeds, hyper, cadence, t)
-
-    def _fixed_train(self, cadence: Cadence, tile: Tile, seeds: Any, hyper: Any, t: Any) -> Tile:
-        return self.functions.train(tile, seeds, hyper, cadence, t, self.rounds(cadence))
-
-    def rounds(self, cadence: Cadence) -> int:
+    def _rounds(self, cadence: Cadence) -> int:
         """Rounds of one call of a cadence's training program."""
         return max(1, self.STEPS // cadence.train_freq)
 
-    def _act(
-        self, tile: Tile, seeds: np.ndarray, hyper: Hyperparameters, start: int, stop: int
-    ) -> Tile:
+    def _acting(self, start: int, stop: int) -> Iterator[_Call]:
         while start < stop:
             steps = self.STEPS if stop - start >= self.STEPS else 1
-            tile = self.acts[steps](tile, seeds, hyper, np.int32(start))
+            yield self.acts[steps], np.int32(start)
             start += steps
-        return tile
 
-    def _train(
-        self,
-        tile: Tile,
-        seeds: np.ndarray,
-        hyper: Hyperparameters,
-        cadence: Cadence,
-        start: int,
-        stop: int,
-    ) -> Tile:
-        train_freq = cadence.train_freq
-        span = self.rounds(cadence) * train_freq
+    def _training(self, cadence: Cadence, start: int, stop: int) -> Iterator[_Call]:
+        span = self._rounds(cadence) * cadence.train_freq
         while start < stop:
-            if start % train_freq == 0 and start + span <= stop:
-                tile = self.trains[cadence](tile, seeds, hyper, np.int32(start))
+            if start % cadence.train_freq == 0 and start + span <= stop:
+                yield self.trains[cadence], np.int32(start)
                 start += span
             else:
-                end = (start // train_freq + 1) * train_freq
-                tile = self._act(tile, seeds, hyper, start, end)
-                tile = self.learns[cadence](tile, seeds, hyper, np.int32(end))
+                end = (start // cadence.train_freq + 1) * cadence.train_freq
+                yield from self._acting(start, end)
+                yield self.learns[cadence], np.int32(end)
                 start = end
-        return tile
 
 
 def programs(functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]) -> Programs:

@@ -1,6 +1,6 @@
 """What a tile of agents does, to be compiled: the one place where agents are mapped over a tile.
 
-A *tile* is the number of agents that one program holds, a constant of the hardware. A cohort of any
+A *tile* is the agents that one program holds, whose number is a constant of the shape. A cohort of any
 size is a number of tiles, run one after another or side by side, so an agent's numbers cannot
 depend on how many others are trained.
 
@@ -136,8 +136,8 @@ class TileFunctions:
         tile: Tile,
         seeds: jax.Array,
         hyper: Hyperparameters,
-        cadence: Cadence,
         start: jax.Array,
+        cadence: Cadence,
         rounds: Any,
     ) -> Tile:
         """Rounds of acting up to the next multiple of ``train_freq`` and of training there.
@@ -151,7 +151,7 @@ class TileFunctions:
             end = (t // train_freq + 1) * train_freq
             steps = train_freq if isinstance(train_freq, int) else end - t
             tile = self.act(tile, seeds, hyper, t, steps)
-            return end, self.learn(tile, seeds, hyper, cadence, end)
+            return end, self.learn(tile, seeds, hyper, end, cadence)
 
         return jax.lax.fori_loop(0, rounds, train_round, (start, tile))[1]
 
@@ -160,8 +160,8 @@ class TileFunctions:
         tile: Tile,
         seeds: jax.Array,
         hyper: Hyperparameters,
-        cadence: Cadence,
         t: jax.Array,
+        cadence: Cadence,
     ) -> Tile:
         """The training after ``t`` steps, of the agents whose warm-up is over."""
         train_freq, gradient_steps = cadence
