@@ -6,12 +6,13 @@ import math
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
 from jaxrl.benchmark import machine
 from jaxrl.benchmark.processes import measured, peers
+from jaxrl.command import Parser
 from jaxrl.errors import InputError
 from jaxrl.tracking.console import PatientConsole, say
 
@@ -24,13 +25,8 @@ _HEADER = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the options)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m jaxrl.bench", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m jaxrl.bench", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--device", choices=["auto", "cpu", "gpu"], default="auto", help="(both that there are)"
     )
@@ -93,8 +89,8 @@ def _bench_devices(console: Console, args: argparse.Namespace) -> dict[str, dict
     if args.device != "cpu":
         try:
             results["gpu"] = _bench_device(console, "gpu", args, share=0.5)
-        except RuntimeError as error:
-            if args.device == "gpu" or "sees no GPU" not in str(error):
+        except InputError:
+            if args.device == "gpu":
                 raise
             say(console, _NO_GPU)
     if args.device != "gpu":
@@ -188,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(args)
         _bench(PatientConsole(), args)
     except (InputError, RuntimeError) as error:
-        print(f"error: {str(error).removeprefix('error: ')}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -6,11 +6,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from jaxrl.command import Parser
 from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError
 from jaxrl.rundir import refuse_existing
@@ -22,16 +23,9 @@ from jaxrl.search.table import parse_cell
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the options)")
-
-
 def _parser() -> argparse.ArgumentParser:
     default = SweepSpec()
-    parser = _Parser(prog="python -m jaxrl.sweep", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="python -m jaxrl.sweep", description=__doc__, allow_abbrev=False)
     what = parser.add_argument_group("what is trained")
     what.add_argument(
         "--space",
@@ -133,6 +127,7 @@ def _default_run_dir(spec: SweepSpec) -> pathlib.Path:
 
 def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     plan = sweep.plan
+    waves = f", in {len(plan.waves)} waves" if len(plan.waves) > 1 else ""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("agents", "tiles", *Shape._fields, *Cadence._fields):
         table.add_column(name, justify="right", overflow="fold")
@@ -145,8 +140,7 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"{plan.budget.steps:,} steps each, in {len(plan.cohorts)} cohorts (a row each above)",
         f"programs: {len(plan.shapes)} for training, one a shape, each with four helpers",
         f"memory: {plan.memory_bytes / 2**20:,.0f} MiB of "
-        f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free"
-        + (f", in {waves} waves" if (waves := len(plan.waves)) > 1 else ""),
+        f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free{waves}",
         f"device: {plan.hardware.description}",
         f"time: about {plan.predicted_seconds():,.0f} s and the compilation",
     )

@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -119,21 +118,10 @@ def populations(limit: float) -> list[int]:
     return sizes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the device's line, then a line for each population that fits."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="w1")
-    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
-    parser.add_argument("--populations", type=int, nargs="*", help="(1, 4, 16, … to what fits)")
-    parser.add_argument("--repeats", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--seconds", type=float, default=600.0, help="at most (%(default)s)")
-    args = parser.parse_args(argv)
+def print_measurements(args: argparse.Namespace) -> None:
+    """Prints the device's line, then a line for each population that the time allows."""
     end = time.perf_counter() + args.seconds
-    try:
-        hardware = configure(args.device)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    hardware = configure(args.device)
     peak = matrix_product_peak(hardware)
     device = {
         "device": hardware.description,
@@ -145,15 +133,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="jaxrl-bench-") as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         for population in args.populations or populations(2**20):
-            try:
-                row = measure(WORKLOADS[args.workload], population, hardware, args.repeats, peak)
-            except InputError as error:
-                print(f"stopped at {population} agents: {error}", file=sys.stderr)
-                break
+            row = measure(WORKLOADS[args.workload], population, hardware, args.repeats, peak)
             print(json.dumps(dataclasses.asdict(row)), flush=True)
             next_seconds = 4 * (1 + args.repeats) * statistics.median(row.seconds)
             if not args.populations and time.perf_counter() + next_seconds > end:
                 break
+
+
+def main() -> int:
+    """The command; returns its exit code, 2 where the device is not there."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--workload", choices=sorted(WORKLOADS), default="w1")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument(
+        "--populations", type=int, nargs="*", help="(1, 4, 16, … while time is left)"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="at most (%(default)s)")
+    args = parser.parse_args()
+    try:
+        print_measurements(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -10,7 +9,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxrl.benchmark.workloads import W1_VALUES
+from jaxrl.benchmark.workloads import W1_STEPS, W1_VALUES
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.errors import InputError
+from jaxrl.population.devices import core_count
 
 _PEERS = pathlib.Path(__file__).parent / "peers"
 
@@ -21,6 +23,7 @@ def measured(
     """What :mod:`jaxrl.benchmark.measure` prints, as it comes: the device, then each population.
 
     Raises:
+        InputError: the device is not there.
         RuntimeError: the process failed, with the last line that it wrote.
     """
     command = [sys.executable, "-m", "jaxrl.benchmark.measure", "--device", device]
@@ -57,12 +60,9 @@ class Peer:
 
 def peers() -> tuple[Peer, ...]:
     """rejax at two populations, and Stable-Baselines3 with a process for every core."""
-    from jaxrl.dqn.hyperparameters import Configuration
-
-    values = dataclasses.asdict(Configuration.create(W1_VALUES, 1)) | {"learning_rate": 1e-3}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    values = dataclasses.asdict(Configuration.create(W1_VALUES, W1_STEPS)) | {"learning_rate": 1e-3}
     rejax = ("--repeats", "1", "--agents")
-    sb3 = (json.dumps(values), "--processes", str(cores or 1))
+    sb3 = (json.dumps(values), "--processes", str(core_count()))
     return (
         Peer("Stable-Baselines3, one process a core", "stable_baselines3", "sb3_w1.py", sb3),
         Peer("rejax, 16 agents", "rejax", "rejax_dqn.py", (*rejax, "16")),
@@ -71,7 +71,7 @@ def peers() -> tuple[Peer, ...]:
 
 
 def _lines(command: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The lines of JSON that a process prints."""
+    """The lines of JSON that a process prints; a refusal (exit code 2) is one here too."""
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             assert process.stdout is not None
@@ -85,4 +85,7 @@ def _lines(command: Sequence[str]) -> Iterator[dict[str, Any]]:
         if process.returncode:
             errors.seek(0)
             written = errors.read().strip().splitlines()
-            raise RuntimeError(written[-1] if written else f"exit code {process.returncode}")
+            last = written[-1] if written else f"exit code {process.returncode}"
+            if process.returncode == 2:
+                raise InputError(last.removeprefix("error: "))
+            raise RuntimeError(last)

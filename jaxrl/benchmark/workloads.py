@@ -19,7 +19,6 @@ from jaxrl.search.space import load_space
 class Workload:
     """A population of any size, trained for a fixed number of steps."""
 
-    what: str
     env_id: str
     steps: int
     configurations: Callable[[int], list[Configuration]]
@@ -51,6 +50,7 @@ W1_VALUES = {
 """One small network, and what a comparison with rejax, which varies no more, can hold equal."""
 
 W1_STEPS = 50_000
+LONG_STEPS = 1_000_000
 EVAL_EVERY = 2_500
 
 
@@ -61,13 +61,11 @@ def _w1(population: int, **changes: Any) -> list[Configuration]:
     ]
 
 
-LONG_STEPS = 1_000_000
-
-
 W2_STEPS = 20_000
 
 
 def _w2(population: int) -> list[Configuration]:
+    """The hands-on-rl course's space with its larger network."""
     space = load_space("hands-on-rl")
     points = SAMPLERS["random"](0, population, len(space.varying))
     rows = [space.at(point) | {"hidden_sizes": [256, 256]} for point in points]
@@ -77,26 +75,14 @@ def _w2(population: int) -> list[Configuration]:
 
 
 WORKLOADS = {
-    "w1": Workload(
-        "CartPole-v1, network 4-64-64-2, batch 128, an update every 10 steps, 50,000 steps an agent",
-        "CartPole-v1",
-        W1_STEPS,
-        _w1,
-    ),
-    "w2": Workload(
-        "CartPole-v1, the hands-on-rl space with its network 4-256-256-2, 20,000 steps an agent",
-        "CartPole-v1",
-        W2_STEPS,
-        _w2,
-    ),
-    "w1-long": Workload("W1 for 1,000,000 steps an agent", "CartPole-v1", LONG_STEPS, _w1),
+    "w1": Workload("CartPole-v1", W1_STEPS, _w1),
+    "w2": Workload("CartPole-v1", W2_STEPS, _w2),
+    "w1-long": Workload("CartPole-v1", LONG_STEPS, _w1),
     "w1-long-large-replay": Workload(
-        "W1 for 1,000,000 steps an agent, all of them kept",
-        "CartPole-v1",
-        LONG_STEPS,
-        functools.partial(_w1, buffer_size=LONG_STEPS),
+        "CartPole-v1", LONG_STEPS, functools.partial(_w1, buffer_size=LONG_STEPS)
     ),
 }
+"""``benchmarks/README.md`` describes them; the long ones are W1 for more steps, keeping few or all."""
 
 
 def updates(configuration: Configuration, steps: int) -> int:

@@ -15,10 +15,8 @@ from jaxrl.dqn import losses, replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.exploration import choose_action
 from jaxrl.dqn.hyperparameters import Hyperparameters
-from jaxrl.dqn.networks import FastQNetwork, QNetwork
+from jaxrl.dqn.networks import Network
 from jaxrl.dqn.prng import THREEFRY
-
-Network = QNetwork | FastQNetwork
 
 RETURN_WINDOW = 100
 """Training episodes that a mean return looks back over."""

@@ -1,8 +1,4 @@
-"""Q-networks: the definition, in flax, and the same function written for populations of small ones.
-
-A network here has ``init(key, observation)``, ``apply(params, observation)`` and ``vjp(params,
-observations)``; :mod:`jaxrl.dqn.agent` asks for nothing else.
-"""
+"""Q-networks: the definition, in flax, and the same function written for populations of small ones."""
 
 import dataclasses
 from collections.abc import Callable
@@ -162,3 +158,8 @@ class FastQNetwork:
         if self.twin.dueling:
             return {"value": 1, "advantage": self.twin.num_actions}
         return {"q": self.twin.num_actions}
+
+
+Network = QNetwork | FastQNetwork
+"""Has ``init(key, observation)``, ``apply(params, observation)`` and ``vjp(params, observations)``;
+:mod:`jaxrl.dqn.agent` asks for nothing else."""

@@ -71,12 +71,15 @@ def configure(device: str = "auto") -> Hardware:
         stats = [d.memory_stats() or {} for d in devices]
         free = sum(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)
         return Hardware("gpu", devices, tile_width=256, memory_bytes=free)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return Hardware(
-        "cpu", (jax.devices("cpu")[0],) * cores, tile_width=4, memory_bytes=_free_memory()
-    )
+    devices = (jax.devices("cpu")[0],) * core_count()
+    return Hardware("cpu", devices, tile_width=4, memory_bytes=_free_memory())
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _keep_compiled_programs() -> None:
