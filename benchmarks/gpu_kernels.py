@@ -50,7 +50,7 @@ def optimised(width: int, target: str) -> dict[str, str]:
     functions = TileFunctions(configuration.shape, env, width, configuration.buffer_size, 10, 10)
     cadence = Cadence(configuration.train_freq, UPDATES)
     programs = FixedPrograms(functions, topology.devices[0], [cadence])
-    programs.compile_training()
+    programs.compile("training")
     return {
         "environment step": programs.acts[programs.STEPS].as_text(),
         "update": programs.learns[cadence].as_text(),

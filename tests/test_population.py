@@ -238,14 +238,14 @@ def test_training_does_not_wait_for_its_reports_to_be_read(population):
 
 def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
     trained = threading.Event()
-    compile_training = train_module.Programs.compile_training
+    use = train_module.Programs.use
 
-    def compile_after_the_other_trained(programs):
-        if programs.functions.shape.batch_size == 8:
+    def use_after_the_other_trained(programs, compiled):
+        if programs.functions.shape.batch_size == 8 and "start" in compiled:
             assert trained.wait(60)
-        compile_training(programs)
+        use(programs, compiled)
 
-    monkeypatch.setattr(train_module.Programs, "compile_training", compile_after_the_other_trained)
+    monkeypatch.setattr(train_module.Programs, "use", use_after_the_other_trained)
     population = [
         Agent(Configuration.create(QUICK | {"batch_size": size}, STEPS), 0) for size in (8, 4)
     ]
@@ -265,7 +265,7 @@ def test_an_error_in_a_worker_reaches_the_caller(population, monkeypatch):
     def broken(*_):
         raise RuntimeError("the device is gone")
 
-    monkeypatch.setattr(train_module.Programs, "compile_training", broken)
+    monkeypatch.setattr(train_module.Programs, "training", broken)
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
     with pytest.raises(RuntimeError, match="the device is gone"):
         list(train(plan))

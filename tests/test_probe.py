@@ -105,8 +105,8 @@ def train(
     agents = [make_hyper(**{**common, **variant, **changes}) for variant in variants]
     hyper = jax.tree.map(lambda *x: np.stack(x), *agents)
     seeds = np.arange(4, dtype=np.uint32)
-    programs.compile_training()
-    programs.compile_evaluation()
+    programs.compile("training")
+    programs.compile("evaluation")
     tile = programs.advance(programs.start(seeds), seeds, hyper, Cadence(2, 2), 0, steps)
     tile, evaluation = programs.evaluate(tile, seeds, hyper, np.int32(steps))
     assert not np.any(evaluation.diverged)

@@ -72,8 +72,8 @@ def test_configurations_and_cadences_compile_nothing_more():
 def training_program():
     functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 5000, 2, 2)
     programs = RuntimePrograms(functions, jax.devices()[0], [])
-    programs.compile_training()
-    programs.compile_evaluation()
+    programs.compile("training")
+    programs.compile("evaluation")
     return programs
 
 
@@ -120,7 +120,7 @@ def both_kinds(module_monkeypatch):
         kind(functions, jax.devices()[0], CADENCES) for kind in (FixedPrograms, RuntimePrograms)
     ]
     for kind in kinds:
-        kind.compile_training()
+        kind.compile("training")
     return kinds
 
 

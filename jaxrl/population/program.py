@@ -23,9 +23,17 @@ _Call = tuple[Any, ...]
 class Programs(abc.ABC):
     """Training and its helpers, compiled once each, ahead of their first use.
 
-    ``start`` and :meth:`advance` need :meth:`compile_training` first, ``evaluate``
-    :meth:`compile_evaluation`, ``finish`` :meth:`compile_finish`.
+    There are three stages, each to be traced by the method that is called as it, and compiled and
+    given to :meth:`use`: ``training`` brings ``start`` and what :meth:`advance` needs,
+    ``evaluation`` brings ``evaluate``, and ``finishing`` brings ``finish``.
     """
+
+    STAGES = ("training", "evaluation", "finishing")
+    """In the order in which they are needed."""
+
+    start: jax.stages.Compiled
+    evaluate: jax.stages.Compiled
+    finish: jax.stages.Compiled
 
     def __init__(
         self, functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]
@@ -34,21 +42,29 @@ class Programs(abc.ABC):
         self.device = device
         self.cadences = tuple(cadences)
 
-    def compile_training(self) -> None:
-        """Compiles what starts a tile and takes it through its steps."""
+    def training(self) -> dict[str, Any]:
+        """What starts a tile and takes it through its steps: a tree of traced programs by name."""
         seeds, _, _ = self.functions.inputs()
-        self.start = self._compile(self.functions.start, seeds, donate=False)
-        self._compile_steps()
+        start = self._trace(self.functions.start, seeds, donate=False)
+        return {"start": start, **self._steps()}
 
-    def compile_evaluation(self) -> None:
-        """Compiles the evaluation of a tile along the way."""
-        self.evaluate = self._compile(self.functions.evaluate, *self._tile_inputs())
+    def evaluation(self) -> dict[str, Any]:
+        """The evaluation of a tile along the way."""
+        return {"evaluate": self._trace(self.functions.evaluate, *self._tile_inputs())}
 
-    def compile_finish(self) -> None:
-        """Compiles the final evaluation of a tile."""
+    def finishing(self) -> dict[str, Any]:
+        """The final evaluation of a tile."""
         tile, *inputs = self._tile_inputs()
         params = tile.best_params
-        self.finish = self._compile(self.functions.finish, params, params, *inputs, donate=False)
+        return {"finish": self._trace(self.functions.finish, params, params, *inputs, donate=False)}
+
+    def use(self, compiled: dict[str, Any]) -> None:
+        """Takes over what a stage gave, compiled."""
+        self.__dict__.update(compiled)
+
+    def compile(self, stage: str) -> None:
+        """Traces and compiles a stage, one program after another."""
+        self.use(jax.tree.map(lambda traced: traced.compile(), getattr(self, stage)()))
 
     def advance(
         self,
@@ -74,8 +90,8 @@ class Programs(abc.ABC):
         return tile
 
     @abc.abstractmethod
-    def _compile_steps(self) -> None:
-        """Compiles what acts and trains."""
+    def _steps(self) -> dict[str, Any]:
+        """What acts and trains: a tree of traced programs by name."""
 
     @abc.abstractmethod
     def _acting(self, start: int, stop: int) -> Iterator[_Call]:
@@ -91,23 +107,30 @@ class Programs(abc.ABC):
         seeds, hyper, t = self.functions.inputs()
         return jax.eval_shape(self.functions.start, seeds), seeds, hyper, t
 
-    def _compile(self, function: Callable[..., Any], *inputs: Any, donate: bool = True) -> Any:
+    def _trace(
+        self, function: Callable[..., Any], *inputs: Any, donate: bool = True
+    ) -> jax.stages.Lowered:
         """``function`` for the device, giving up its first argument if ``donate``."""
         sharding = jax.sharding.SingleDeviceSharding(self.device)
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), inputs
         )
-        return jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*placed).compile()
+        return jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*placed)
 
 
 class RuntimePrograms(Programs):
     """For a CPU: cadence and numbers of turns are arguments."""
 
-    def _compile_steps(self) -> None:
+    act: jax.stages.Compiled
+    train: jax.stages.Compiled
+
+    def _steps(self) -> dict[str, Any]:
         inputs = self._tile_inputs()
         t = inputs[-1]
-        self.act = self._compile(self.functions.act, *inputs, t)
-        self.train = self._compile(self.functions.train, *inputs, Cadence(t, t), t)
+        return {
+            "train": self._trace(self.functions.train, *inputs, Cadence(t, t), t),
+            "act": self._trace(self.functions.act, *inputs, t),
+        }
 
     def _acting(self, start: int, stop: int) -> Iterator[_Call]:
         if start < stop:
@@ -125,20 +148,29 @@ class FixedPrograms(Programs):
     STEPS = 256
     """Environment steps, about, of the longest program."""
 
-    def _compile_steps(self) -> None:
+    acts: dict[int, jax.stages.Compiled]
+    learns: dict[Cadence, jax.stages.Compiled]
+    trains: dict[Cadence, jax.stages.Compiled]
+
+    def _steps(self) -> dict[str, Any]:
         inputs, functions = self._tile_inputs(), self.functions
-        self.acts = {
-            steps: self._compile(functools.partial(functions.act, steps=steps), *inputs)
-            for steps in (self.STEPS, 1)
+
+        def learn(cadence: Cadence) -> jax.stages.Lowered:
+            return self._trace(functools.partial(functions.learn, cadence=cadence), *inputs)
+
+        def train(cadence: Cadence) -> jax.stages.Lowered:
+            rounds = self._rounds(cadence)
+            fixed = functools.partial(functions.train, cadence=cadence, rounds=rounds)
+            return self._trace(fixed, *inputs)
+
+        return {
+            "trains": {cadence: train(cadence) for cadence in self.cadences},
+            "learns": {cadence: learn(cadence) for cadence in self.cadences},
+            "acts": {
+                steps: self._trace(functools.partial(functions.act, steps=steps), *inputs)
+                for steps in (self.STEPS, 1)
+            },
         }
-        self.learns, self.trains = {}, {}
-        for cadence in self.cadences:
-            learn = functools.partial(functions.learn, cadence=cadence)
-            train = functools.partial(
-                functions.train, cadence=cadence, rounds=self._rounds(cadence)
-            )
-            self.learns[cadence] = self._compile(learn, *inputs)
-            self.trains[cadence] = self._compile(train, *inputs)
 
     def _rounds(self, cadence: Cadence) -> int:
         """Rounds of one call of a cadence's training program."""

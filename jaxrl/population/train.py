@@ -9,6 +9,7 @@ neither reading nor writing.
 
 import concurrent.futures
 import dataclasses
+import itertools
 import queue
 import threading
 import time
@@ -27,13 +28,8 @@ from jaxrl.population.tile import HYPERPARAMETER_DTYPES, Evaluation, Tile, TileF
 CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
 long enough that its dispatch costs nothing."""
-
-# What is compiled when, for every shape: methods of Programs.
-_STAGES = _TRAINING, _EVALUATION, _FINISH = (
-    "compile_training",
-    "compile_evaluation",
-    "compile_finish",
-)
+SHORTEST_CHUNK_SECONDS = 0.003
+"""Of chunks cut short so that cores reach an evaluation step together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +56,9 @@ class Report:
     params: dict[str, Any] | None = None
     """With ``final``, on the host: parameter trees ``last`` and ``best``, each leaf ``[n, …]``, and
     ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
+
+
+_TRAINING, _EVALUATION, _FINISHING = Programs.STAGES
 
 
 def train(plan: Plan) -> Iterator[Report]:
@@ -173,40 +172,59 @@ class _Run:
             self._queue.put(error)
 
     def _compile(self) -> None:
-        """Compiles the dearest shapes first; tiles of a shape start as soon as it is ready."""
+        """Compiles the dearest shapes first; tiles of a shape start as soon as it is ready.
+
+        Traces on this thread, in the order of need, since Python traces one program at a time
+        anyhow, and compiles on two others.
+        """
         cost: dict[Shape, float] = dict.fromkeys(self._plan.shapes, 0.0)
         for tile in self._tiles:
             cost[tile.cohort.shape] += tile.seconds_per_step
         order = sorted(self._programs, key=lambda of: cost[of[0]], reverse=True)
-
-        def compile_one(stage: str, programs: Programs) -> None:
-            if self._stopping:
-                return
-            getattr(programs, stage)()
-            with self._changed:
-                self._compiled.add((stage, programs))
-                self._changed.notify_all()
-
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [
-                pool.submit(compile_one, stage, self._programs[of])
-                for stage in _STAGES
-                for of in order
-            ]
-            for job in jobs:
-                job.result()
+            ready = []
+            for stage, of in itertools.product(Programs.STAGES, order):
+                programs = self._programs[of]
+                traced, tree = jax.tree.flatten(getattr(programs, stage)())
+                compiling = [pool.submit(self._compile_one, program) for program in traced]
+                ready.append(pool.submit(self._use, stage, programs, tree, compiling))
+                if self._stopping:
+                    break
+            for stage_ready in ready:
+                stage_ready.result()
+
+    def _compile_one(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
+        return None if self._stopping else traced.compile()
+
+    def _use(
+        self,
+        stage: str,
+        programs: Programs,
+        tree: Any,
+        compiling: Sequence[concurrent.futures.Future[Any]],
+    ) -> None:
+        """Waits for a stage's programs, which the pool has begun before this."""
+        compiled = [one.result() for one in compiling]
+        if self._stopping:
+            return  # some may not have been compiled
+        programs.use(tree.unflatten(compiled))
+        with self._changed:
+            self._compiled.add((stage, programs))
+            self._changed.notify_all()
 
     def _work(self, device: jax.Device) -> None:
-        while (tile := self._take(device)) is not None:
+        while (taken := self._take(device)) is not None:
+            tile, seconds = taken
             is_trained = tile.step == self._plan.budget.steps
-            report = self._finish(tile) if is_trained else self._chunk(tile)
+            report = self._finish(tile) if is_trained else self._chunk(tile, seconds)
             self._queue.put(report)  # before another worker can take the tile and report of it
             with self._changed:
                 tile.busy = False
                 self._changed.notify_all()
 
-    def _take(self, device: jax.Device) -> _TileRun | None:
-        """Waits for the tile of the device with the most left to do before it may go no further."""
+    def _take(self, device: jax.Device) -> tuple[_TileRun, float] | None:
+        """Waits for the tile of the device with the most left to do before it may go no further;
+        the tile, and for about how many seconds it should be trained now."""
         with self._changed:
             while not self._stopping:
                 left = [tile for tile in self._tiles if not tile.finished]
@@ -220,7 +238,7 @@ class _Run:
                         ready, key=lambda tile: (barrier - tile.step) * tile.seconds_per_step
                     )
                     tile.busy = True
-                    return tile
+                    return tile, self._chunk_seconds(wave, device, barrier)
                 self._changed.wait()
         return None
 
@@ -229,20 +247,31 @@ class _Run:
         slowest = min(tile.step for tile in wave)
         return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
 
+    def _chunk_seconds(self, wave: Sequence[_TileRun], device: jax.Device, barrier: int) -> float:
+        """How long the next chunk lasts: shorter the less is left before the barrier, so that the
+        workers of a device get there together (guided self-scheduling, Polychronopoulos and Kuck
+        1987, doi 10.1109/TC.1987.5009495)."""
+        workers = self._plan.hardware.devices.count(device)
+        if workers == 1:
+            return CHUNK_SECONDS
+        mine = (tile for tile in wave if tile.programs.device == device)
+        left = sum((barrier - tile.step) * tile.seconds_per_step for tile in mine)
+        return min(CHUNK_SECONDS, max(SHORTEST_CHUNK_SECONDS, left / (2 * workers)))
+
     def _is_ready(self, tile: _TileRun, device: jax.Device, barrier: int) -> bool:
         if tile.busy or tile.programs.device != device:
             return False
         is_trained = tile.step == self._plan.budget.steps
-        stage = _FINISH if is_trained else _TRAINING
+        stage = _FINISHING if is_trained else _TRAINING
         return (is_trained or tile.step < barrier) and (stage, tile.programs) in self._compiled
 
-    def _chunk(self, tile: _TileRun) -> Report:
-        """Trains a tile up to the next evaluation step, or for as long as a chunk lasts."""
+    def _chunk(self, tile: _TileRun, chunk_seconds: float) -> Report:
+        """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
         programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
         began = time.perf_counter()
         state = programs.start(seeds) if tile.state is None else tile.state
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
-        length = max(1, int(CHUNK_SECONDS / tile.seconds_per_step))
+        length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
         state = programs.advance(state, seeds, hyper, tile.cohort.cadence, tile.step, stop)
         jax.block_until_ready(state.sums)
