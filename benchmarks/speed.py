@@ -1,4 +1,4 @@
-"""The README's figures of speed, in one run: W1 against its peers, flatness, W2, a second start.
+"""The README's figures of speed, in one run: W1 against its peers, flatness, W2, W3.
 
 Everything runs in processes of its own, in turns, so that a noisy machine disturbs all alike; the
 figures are medians, the ratios are of medians.
@@ -56,12 +56,13 @@ def main() -> None:
     compared = compare(args.peer_python, args.rounds)
     w1 = ours("w1", [64, args.large], repeats=0)
     w2 = ours("w2", [64], repeats=1)
+    w3 = ours("w3", [1, 4], repeats=1)
     large_replay = ours("w1-long-large-replay", [8], repeats=0)
     small_replay = ours("w1-long", [8], repeats=0)
     median = {name: statistics.median(values) for name, values in compared.items()}
     best = median.pop("jaxrl, 64 agents")
     result = {
-        "what": "W1 and W2 on the CPU; seconds an agent without compilation",
+        "what": "W1, W2 and W3 on the CPU; seconds an agent without compilation",
         "machine": machine.describe(),
         "seconds_per_agent": compared,
         "ratios": {
@@ -75,6 +76,7 @@ def main() -> None:
         },
         "w1": w1,
         "w2": w2,
+        "w3": w3,
         "w1-long-large-replay": large_replay,
         "w1-long": small_replay,
     }

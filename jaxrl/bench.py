@@ -32,9 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--workload",
-        choices=["w1", "w2"],
+        choices=["w1", "w2", "w3"],
         default="w1",
-        help="w1: one small network; w2: the hands-on-rl course's space (%(default)s)",
+        help="w1: one small network; w2: the hands-on-rl course's space; w3: MinAtar-Breakout "
+        "(%(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="once each, in under a minute")
     parser.add_argument(
@@ -56,6 +57,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--configs {args.configs}: give 1 or more.")
     if args.peers and args.workload != "w1":
         raise InputError("--peers run workload w1: leave --workload out.")
+    if args.quick and args.workload == "w3":
+        raise InputError("--quick is for w1 and w2: one agent of w3 alone takes a minute.")
     for file in (args.json, args.plot):
         if file is not None and not file.absolute().parent.is_dir():
             raise InputError(f"{file} cannot be written: {file.absolute().parent} is no folder.")

@@ -142,7 +142,8 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"memory: {plan.memory_bytes / 2**20:,.0f} MiB of "
         f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free{waves}",
         f"device: {plan.hardware.description}",
-        f"time: about {plan.predicted_seconds():,.0f} s and the compilation",
+        f"time: about {plan.predicted_seconds():,.0f} s and, where nothing is cached, "
+        f"{plan.compile_seconds():,.0f} s of compiling",
     )
     say(console, "\n".join([*lines, *(f"warning: {text}" for text in sweep.warnings)]))
 

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl.dqn.hyperparameters import NAMES, Configuration, check_name, check_value
+from jaxrl.dqn.hyperparameters import (
+    NAMES,
+    Configuration,
+    check_name,
+    check_value,
+    minibatch_rows,
+)
 from jaxrl.errors import InputError
 
 # design.md, "Exact semantics"; epsilon_decay_steps for 50,000 steps.
@@ -227,3 +233,12 @@ def test_a_value_is_accepted_or_refused_and_what_is_accepted_is_accepted_again(n
         return
     assert check_value(name, accepted) == accepted
     assert Configuration.create({name: value}, 100) == Configuration.create({name: accepted}, 100)
+
+
+def test_an_interval_of_batch_sizes_needs_a_few_programs():
+    rows = {size: minibatch_rows(size) for size in range(1, 1025)}
+    assert all(rows[size] == size for size in (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 256, 512, 1024))
+    assert all(size <= count < 2 * size for size, count in rows.items())
+    assert all(count <= 1.25 * size + 15 for size, count in rows.items())
+    assert len({rows[size] for size in range(16, 129)}) == 8
+    assert len(set(rows.values())) == 4 + 8 + 3 * 4

@@ -35,7 +35,7 @@ def initialiser(twin, fast):
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("hidden_sizes", LAYERS)
 def test_layers_and_outputs_have_the_shapes_that_were_asked_for(hidden_sizes, dueling):
-    shape = Shape(hidden_sizes, dueling, batch_size=32, n_step=1)
+    shape = Shape(hidden_sizes, dueling, minibatch_rows=32, n_step=1)
     network = QNetwork.of(shape, ACTIONS)
     params = network.init(jax.random.key(0), jnp.zeros(OBSERVATION))
     layers = layers_of(hidden_sizes, dueling)

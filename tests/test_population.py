@@ -39,6 +39,7 @@ def agents(count, seed=0, **fixed):
         values = QUICK | {
             "learning_rate": 10 ** rng.uniform(-4, -2),
             "gamma": rng.choice([0.9, 0.99]),
+            "batch_size": int(rng.choice([11, 16])),  # of one shape
             "buffer_size": int(rng.choice([50, 300, 5000])),
             "train_freq": int(rng.choice([4, 7])),
             "gradient_steps": int(rng.choice([1, 3])),
@@ -241,7 +242,7 @@ def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
     use = train_module.Programs.use
 
     def use_after_the_other_trained(programs, compiled):
-        if programs.functions.shape.batch_size == 8 and "start" in compiled:
+        if programs.functions.shape.minibatch_rows == 8 and "start" in compiled:
             assert trained.wait(60)
         use(programs, compiled)
 

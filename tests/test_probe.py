@@ -77,7 +77,7 @@ def train(
     """Trains a tile on random actions; its Q-values of raw observations, and what it evaluates."""
     params = gymnax_environment.EnvParams(max_steps_in_episode=time_limit)
     adapted = Environment(type(env).__name__, env, params)
-    shape = Shape(hidden_sizes, dueling, batch_size=32, n_step=n_step)
+    shape = Shape(hidden_sizes, dueling, minibatch_rows=32, n_step=n_step)
     functions = TileFunctions(shape, adapted, 4, capacity=500, eval_episodes=5, final_episodes=1)
     programs = RuntimePrograms(functions, jax.devices()[0], [])
     common = {

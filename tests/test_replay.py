@@ -13,13 +13,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from jaxrl.dqn import replay
+from jaxrl.dqn.agent import REPLAY, agent_key
 from jaxrl.dqn.environment import TimeStep
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "n_step"))
 def sample(key, ring, t, buffer_size, gamma, *, batch_size, n_step):
     choice = replay.choose(
-        key, t, buffer_size, capacity=ring.shape[0], batch_size=batch_size, n_step=n_step
+        key, t, buffer_size, capacity=ring.shape[0], rows=batch_size, n_step=n_step
     )
     return replay.read(ring, choice, gamma)
 
@@ -237,3 +238,17 @@ def test_a_write_is_one_slice_update_and_no_scatter():
     jaxpr = str(jax.make_jaxpr(replay.write)(ring, rows, jnp.int32(7)))
     assert jaxpr.count("dynamic_update_slice") == 1
     assert "scatter" not in jaxpr
+
+
+def test_a_minibatch_begins_the_same_whatever_the_number_of_rows():
+    def positions(rows):
+        return replay.choose(
+            agent_key(jnp.uint32(7), REPLAY),
+            jnp.int32(900),
+            jnp.int32(500),
+            capacity=1000,
+            rows=rows,
+            n_step=1,
+        ).positions
+
+    assert (positions(128)[:100] == positions(100)).all()

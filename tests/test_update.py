@@ -9,7 +9,7 @@ from jaxrl.dqn import agent, losses
 from jaxrl.dqn.networks import FastQNetwork, QNetwork
 from jaxrl.dqn.replay import Batch
 
-OBSERVATION, ACTIONS, BATCH = 5, 3, 16
+OBSERVATION, ACTIONS, BATCH = 5, 3, 32
 
 update = jax.jit(agent.update, static_argnames="network")
 update_target = jax.jit(agent.update_target)
@@ -61,6 +61,7 @@ def numpy_gradients(params, x, dq):
 
 def numpy_update(params, target_params, mu, nu, count, batch, hyper):
     """New parameters, moments and what is reported."""
+    batch = jax.tree.map(lambda x: x[: hyper.batch_size], batch)
     x_tm1 = (batch.observation_tm1 - hyper.observation_mean) / hyper.observation_std
     x_t = (batch.observation_t - hyper.observation_mean) / hyper.observation_std
     rows = np.arange(len(batch.a_tm1))
@@ -172,6 +173,8 @@ OPTIONS = {
     "clipped to where Adam's epsilon counts": {"max_grad_norm": 1e-6},
     "never clipped": {"max_grad_norm": np.inf},
     "squared error, never clipped": {"huber_delta": np.inf, "max_grad_norm": np.inf},
+    "a part of the batch": {"batch_size": 11},
+    "one transition, double_q": {"batch_size": 1, "double_q": True},
     "gamma 0": {"gamma": 0},
     "gamma 1": {"gamma": 1},
     "high learning_rate": {"learning_rate": 0.1},

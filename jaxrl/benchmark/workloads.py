@@ -22,6 +22,7 @@ class Workload:
     env_id: str
     steps: int
     configurations: Callable[[int], list[Configuration]]
+    eval_every: int = 2_500
 
     @property
     def env(self) -> Environment:
@@ -29,8 +30,8 @@ class Workload:
 
     @property
     def budget(self) -> Budget:
-        """Ten episodes every 2,500 steps, and ten for each final policy."""
-        return Budget(self.steps, EVAL_EVERY, eval_episodes=10, final_episodes=10)
+        """Ten episodes every ``eval_every`` steps, and ten for each final policy."""
+        return Budget(self.steps, self.eval_every, eval_episodes=10, final_episodes=10)
 
     def agents(self, population: int) -> list[Agent]:
         """The first ``population`` agents; agent k has seed k."""
@@ -51,7 +52,6 @@ W1_VALUES = {
 
 W1_STEPS = 50_000
 LONG_STEPS = 1_000_000
-EVAL_EVERY = 2_500
 
 
 def _w1(population: int, **changes: Any) -> list[Configuration]:
@@ -74,9 +74,32 @@ def _w2(population: int) -> list[Configuration]:
     return [Configuration.create(row, W2_STEPS) for row in rows]
 
 
+W3_VALUES = {
+    "learning_rate": 5e-4,
+    "gamma": 1.0,
+    "batch_size": 100,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "target_update_interval": 1_000,
+    "learning_starts": 20_000,
+    "buffer_size": 100_000,
+    "epsilon_decay_steps": 500_000,
+    "hidden_sizes": [128, 128],
+}
+"""rejax's published benchmark of MinAtar-Breakout, with a multilayer perceptron for its convolution."""
+
+W3_STEPS = 40_000
+"""Of the benchmark's 1,000,000; the second half trains."""
+
+
+def _w3(population: int) -> list[Configuration]:
+    return [Configuration.create(W3_VALUES, W3_STEPS)] * population
+
+
 WORKLOADS = {
     "w1": Workload("CartPole-v1", W1_STEPS, _w1),
     "w2": Workload("CartPole-v1", W2_STEPS, _w2),
+    "w3": Workload("Breakout-MinAtar", W3_STEPS, _w3, eval_every=W3_STEPS // 2),
     "w1-long": Workload("CartPole-v1", LONG_STEPS, _w1),
     "w1-long-large-replay": Workload(
         "CartPole-v1", LONG_STEPS, functools.partial(_w1, buffer_size=LONG_STEPS)

@@ -5,6 +5,7 @@ The order of things at step ``t`` is Stable-Baselines3's: act, store, and where 
 divides the number of steps taken, the target update that is due, then the updates.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -162,6 +163,7 @@ def update(
     Adam (Kingma and Ba 2015) on the mean Huber loss, the gradient clipped by its global norm.
 
     Args:
+        batch: of which the first ``hyper.batch_size`` transitions count.
         any_double_q: bool, false where no agent of the tile has ``double_q``: not batched, so that
             the online network's pass over the next observations is really left out.
     """
@@ -177,7 +179,8 @@ def update(
 
     def loss_fn(q_tm1: jax.Array) -> tuple[jax.Array, jax.Array]:
         q_tm1 = losses.select_action(q_tm1, batch.a_tm1)
-        return jnp.mean(losses.huber(q_tm1 - target, hyper.huber_delta)), jnp.mean(q_tm1)
+        mean = functools.partial(losses.leading_mean, count=hyper.batch_size)
+        return mean(losses.huber(q_tm1 - target, hyper.huber_delta)), mean(q_tm1)
 
     q_tm1, pullback = network.vjp(learner.params, _normalise(batch.observation_tm1, hyper))
     (loss, q_mean), dq = jax.value_and_grad(loss_fn, has_aux=True)(q_tm1)

@@ -143,7 +143,8 @@ class Configuration:
 
     @property
     def shape(self) -> "Shape":
-        return Shape(self.hidden_sizes, self.dueling, self.batch_size, self.n_step)
+        rows = minibatch_rows(self.batch_size)
+        return Shape(self.hidden_sizes, self.dueling, rows, self.n_step)
 
     @property
     def cadence(self) -> "Cadence":
@@ -192,8 +193,22 @@ class Shape(NamedTuple):
 
     hidden_sizes: tuple[int, ...]
     dueling: bool
-    batch_size: int
+    minibatch_rows: int
+    """Transitions read for an update, of which an agent uses its first ``batch_size``."""
     n_step: int
+
+
+def minibatch_rows(batch_size: int) -> int:
+    """The rows of the program that trains with ``batch_size``: a power of two up to 16, then a
+    multiple of 16, and above 128 of an eighth of the next power of two.
+
+    So that an interval of batch sizes needs a few programs: 100 costs a fifteenth less than 112, and
+    a program more than a second of compilation. A rule of the batch size alone, since an agent's bits
+    would otherwise depend on who else is trained.
+    """
+    power = (batch_size - 1).bit_length()
+    step = 2**power if power <= 4 else max(16, 2 ** (power - 3))
+    return -(-batch_size // step) * step
 
 
 class Cadence(NamedTuple):
@@ -208,6 +223,8 @@ class Hyperparameters(NamedTuple):
 
     learning_rate: jax.Array
     gamma: jax.Array
+    batch_size: jax.Array
+    """int32, at most the shape's ``minibatch_rows``."""
     buffer_size: jax.Array
     """Replay window in transitions, int32."""
     target_update_interval: jax.Array

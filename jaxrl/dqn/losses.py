@@ -23,6 +23,12 @@ def select_action(q: jax.Array, action: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(chosen, q, 0.0), axis=-1)
 
 
+def leading_mean(values: jax.Array, count: jax.Array) -> jax.Array:
+    """Mean of the first ``count`` of ``values [B]``; no gradient reaches the others."""
+    used = jnp.arange(values.shape[0]) < count
+    return jnp.sum(jnp.where(used, values, 0.0)) / count
+
+
 def q_target(
     r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array, q_t_selector: jax.Array
 ) -> jax.Array:

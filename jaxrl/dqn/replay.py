@@ -66,7 +66,7 @@ def choose(
     buffer_size: jax.Array,
     *,
     capacity: int,
-    batch_size: int,
+    rows: int,
     n_step: int,
 ) -> Choice:
     """A minibatch of one agent, uniform with replacement over its window.
@@ -74,10 +74,11 @@ def choose(
     Args:
         key: consumed.
         t: transitions written so far, 1 or more.
+        rows: B. The first ones are the same for every number of rows.
         buffer_size: the agent's window in transitions; ``capacity``, the rows of the ring, is at
             least ``min(buffer_size, t)``.
     """
-    ages = _below(jax.random.bits(key, (batch_size,)), jnp.minimum(t, buffer_size))
+    ages = _below(jax.random.bits(key, (rows,)), jnp.minimum(t, buffer_size))
     return Choice(ages, (t - 1 - ages[:, None] + jnp.arange(n_step)) % capacity)
 
 

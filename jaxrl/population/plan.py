@@ -108,7 +108,7 @@ class Plan:
         times over, or the episodes that run side by side."""
         widths = (self.env.observation_size, *shape.hidden_sizes, self.env.num_actions)
         row = replay.row_size(self.env.observation_size)
-        update = shape.batch_size * (shape.n_step * row + 6 * sum(widths))
+        update = shape.minibatch_rows * (shape.n_step * row + 6 * sum(widths))
         episodes = max(self.budget.eval_episodes, self.budget.final_episodes)
         return 4 * max(update, 2 * episodes * (row + sum(widths)))
 
@@ -135,6 +135,11 @@ class Plan:
             for cohort in self.cohorts
         )
         return total / len(self.hardware.devices)
+
+    def compile_seconds(self) -> float:
+        """A rough time for compiling what a CPU needs where none of it is cached; some of it passes
+        beside the training."""
+        return _COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
 
 
 _USABLE = 0.9
@@ -164,11 +169,13 @@ def parameter_count(shape: Shape, env: Environment) -> int:
 
 
 # Measured on one core of the CPU that benchmarks/results names: an environment step's fixed part, how
-# fast it reads the network's parameters, an update's fixed part, and its floating-point operations.
+# fast it reads the network's parameters, an update's fixed part, its floating-point operations, and
+# the five programs of a shape.
 _STEP_SECONDS = 0.3e-6
 _BYTES_PER_SECOND = 110e9
 _UPDATE_SECONDS = 8e-6
 _FLOPS = 170e9
+_COMPILE_SECONDS = 4.0
 
 
 def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> float:
@@ -178,7 +185,7 @@ def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> fl
     updates = steps / cadence.train_freq * cadence.gradient_steps
     parameters = parameter_count(shape, env)
     step = _STEP_SECONDS + 4 * parameters / _BYTES_PER_SECOND
-    update = _UPDATE_SECONDS + 4 * shape.batch_size * 2 * parameters / _FLOPS
+    update = _UPDATE_SECONDS + 4 * shape.minibatch_rows * 2 * parameters / _FLOPS
     return width * (steps * step + updates * update)
 
 

@@ -172,7 +172,7 @@ class TileFunctions:
         choose = functools.partial(
             replay.choose,
             capacity=self.capacity,
-            batch_size=self.shape.batch_size,
+            rows=self.shape.minibatch_rows,
             n_step=self.shape.n_step,
         )
         draw: Callable[..., replay.Choice] = jax.vmap(choose, in_axes=(0, None, 0))
@@ -260,6 +260,7 @@ class TileFunctions:
 
 
 HYPERPARAMETER_DTYPES: dict[str, type] = {
+    "batch_size": np.int32,
     "buffer_size": np.int32,
     "target_update_interval": np.int32,
     "learning_starts": np.int32,
