@@ -8,8 +8,10 @@ import re
 from rich.console import Console
 
 from jaxrl.population.train import Report
-from jaxrl.runner import SweepSpec, prepare, run
+from jaxrl.runner import begin
+from jaxrl.specification import SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay
+from jaxrl.tracking.session import Tracking
 
 COMMAND = "$ python -m jaxrl.sweep"
 
@@ -40,14 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.unlink(missing_ok=True)
     display = Photographer(Console(), 0.6, args.out)
-    run(
-        prepare(SweepSpec()),
-        args.run_dir,
-        track=True,
-        tracking_uri=None,
-        experiment="jaxrl",
-        display=display,
-    )
+    begin(prepare(SweepSpec()), args.run_dir, tracking=Tracking(), display=display)
 
 
 if __name__ == "__main__":

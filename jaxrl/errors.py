@@ -18,6 +18,11 @@ class InputError(ValueError):
         return cls(f"unknown {what} {name!r}: {hint}Known are {', '.join(known)}.")
 
 
+class SweepError(RuntimeError):
+    """A sweep cannot go on, though nothing was wrong with what it was given. Commands print its one
+    line and exit with 1."""
+
+
 def brief(error: BaseException) -> str:
     """What an exception says, in one short line: of a failed connection, the system's reason."""
     text = " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""The run directory: ``sweep.json``, ``journal/``, ``results.csv``, ``best/``.
+"""The run directory: ``sweep.json``, ``journal/``, ``checkpoints/``, ``results.csv``, ``best/``.
 
 It is the whole truth of a sweep. Files that change are written beside their name and renamed.
 """
@@ -6,41 +6,58 @@ It is the whole truth of a sweep. Files that change are written beside their nam
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 
 from jaxrl.errors import InputError
+
+SPECIFICATION = "sweep.json"
 
 
 def refuse_existing(path: pathlib.Path) -> None:
     """Raises ``InputError`` where something is at ``path`` already."""
     if path.exists() or path.is_symlink():
         raise InputError(
-            f"the run directory {path} exists; nothing in it was changed. Give another --run-dir."
+            f"the run directory {path} exists; nothing in it was changed. Give another --run-dir, or "
+            "--resume to go on with the sweep in it."
         )
 
 
 class RunDirectory:
-    """A new run directory at ``path``.
-
-    Raises:
-        InputError: something is there already, or it cannot be made.
-    """
+    """The run directory at ``path``."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+
+    @classmethod
+    def make(cls, path: pathlib.Path) -> "RunDirectory":
+        """A new one.
+
+        Raises:
+            InputError: something is there already, or it cannot be made.
+        """
         refuse_existing(path)
         try:
             path.mkdir(parents=True)
         except OSError as error:
             raise InputError(f"cannot make the run directory {path}: {error}.") from None
+        return cls(path)
 
     @property
     def journal(self) -> pathlib.Path:
         return self.path / "journal"
 
     @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
     def results(self) -> pathlib.Path:
         return self.path / "results.csv"
+
+    @property
+    def best(self) -> pathlib.Path:
+        return self.path / "best"
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes ``content`` to ``name`` as indented JSON."""
@@ -53,3 +70,7 @@ class RunDirectory:
         part = target.with_name(target.name + ".part")
         part.write_bytes(content)
         os.replace(part, target)
+
+    def remove(self, path: pathlib.Path) -> None:
+        """Removes a folder of the run directory, if it is there."""
+        shutil.rmtree(path, ignore_errors=True)

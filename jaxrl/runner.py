@@ -1,101 +1,47 @@
 """A sweep from its specification to its results: what ``python -m jaxrl.sweep`` composes."""
 
-import bisect
+import contextlib
 import dataclasses
-import importlib.metadata
+import math
 import pathlib
-import platform
-import uuid
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 
-from jaxrl.dqn import environment
-from jaxrl.dqn.hyperparameters import Configuration
-from jaxrl.errors import InputError
-from jaxrl.policy import Policy
-from jaxrl.population.devices import configure
-from jaxrl.population.plan import Agent, Budget, Plan, make_plan
-from jaxrl.population.train import Report, train
-from jaxrl.rundir import RunDirectory, refuse_existing
+from jaxrl.best import BestPolicies
+from jaxrl.checkpoints import Checkpoints
+from jaxrl.errors import SweepError, brief
+from jaxrl.lease import Lease
+from jaxrl.population.plan import Plan
+from jaxrl.population.report import Report
+from jaxrl.population.snapshot import Control
+from jaxrl.population.train import train
+from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
 from jaxrl.search.results import Results
-from jaxrl.search.samplers import SAMPLERS
-from jaxrl.search.space import check_parameter, check_seed, load_space
-from jaxrl.search.table import read_table
+from jaxrl.specification import PreparedSweep, SavedSweep, describe, to_json
 from jaxrl.tracking.follower import Follower
-from jaxrl.tracking.journal import Journal
-from jaxrl.tracking.mlflow_tracker import MlflowTracker
-from jaxrl.tracking.projection import Description, Projection
+from jaxrl.tracking.journal import Journal, Record, read
+from jaxrl.tracking.session import Session, Tracking, earlier_uri, open_tracker
 
-MAX_AGENTS = 1_000_000
-MAX_EPISODES = 1_000_000
-BEST_KEPT = 5
-"""Policies saved in ``best/``."""
 DRAIN_SECONDS = 60.0
 """How long the end of a sweep waits for its tracker."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepSpec:
-    """Everything that decides a sweep's numbers. ``eval_every`` None is a twentieth of the steps."""
-
-    space: str = "cartpole"
-    configs: int = 128
-    config_table: str | None = None
-    sampler: str = "random"
-    seeds: int = 1
-    seed: int = 0
-    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    env: str = "CartPole-v1"
-    steps: int = 50_000
-    eval_every: int | None = None
-    eval_episodes: int = 10
-    final_episodes: int = 100
-    select: str = "last"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("configs", "seeds", "steps", "eval_episodes", "final_episodes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        if self.configs * self.seeds > MAX_AGENTS:
-            raise InputError(
-                f"{self.configs} configurations of {self.seeds} seeds are more than {MAX_AGENTS:,} "
-                "agents: use fewer --configs or --seeds."
-            )
-        for name in ("eval_episodes", "final_episodes"):
-            if getattr(self, name) > MAX_EPISODES:
-                raise InputError(f"{name} is {getattr(self, name)}; {MAX_EPISODES:,} is the most.")
-        if self.steps >= 2**31:
-            raise InputError(f"steps is {self.steps}; it must be below 2^31.")
-        if self.eval_every is not None and self.eval_every < 1:
-            raise InputError(f"eval_every is {self.eval_every}; it must be 1 or more.")
-        check_seed(self.seed)
-
-    @property
-    def budget(self) -> Budget:
-        every = self.eval_every or max(1, self.steps // 20)
-        return Budget(self.steps, min(every, self.steps), self.eval_episodes, self.final_episodes)
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedSweep:
-    """A checked sweep, ready to be trained; nothing has been compiled or written."""
-
-    spec: SweepSpec
-    plan: Plan
-    configurations: tuple[Configuration, ...]
-    configs: tuple[int, ...]
-    """The configuration number of each agent of the plan."""
-    warnings: tuple[str, ...]
+HASTY_DRAIN_SECONDS = 2.0
+"""The same where the machine is about to be taken away (SIGTERM)."""
+LAST_CHECKPOINT_SECONDS = 5.0
+"""What a checkpoint may take, about, for which a sweep that is told to stop still waits."""
 
 
 class Display(Protocol):
     """What shows a sweep while it runs."""
 
-    def start(self, plan: Plan, results: Results, follower: Follower | None) -> None: ...
+    def start(
+        self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
+    ) -> None:
+        """``steps``: how many each agent has taken already."""
+
     def update(self, report: Report) -> None: ...
     def stop(self) -> None: ...
 
@@ -106,210 +52,241 @@ class Outcome:
 
     results: Results
     directory: RunDirectory
-    finished: bool
-    """False where it was interrupted."""
-    tracked: bool | None
+    status: str
+    """``finished`` or ``killed``."""
+    signal: int | None = None
+    """What ended it before its time."""
+    was_finished: bool = False
+    """Whether there was nothing left to do."""
+    tracked: bool | None = None
     """Whether the tracker has everything; None without one."""
-    trouble: str | None
-    """What kept the tracker from it."""
-    tracking_uri: str | None
+    tracking_uri: str | None = None
+    notes: tuple[str, ...] = ()
+    """What a user should know, a line each."""
 
 
-def prepare(spec: SweepSpec) -> PreparedSweep:
-    """Draws or reads the configurations, checks everything, and plans.
-
-    Raises:
-        InputError: anything in the specification cannot be used.
-    """
-    values = _values(spec)
-    configurations = tuple(
-        Configuration.create({n: v for n, v in row.items() if n != "seed"}, spec.steps)
-        for row in values
-    )
-    agents, configs = [], []
-    for number, (row, configuration) in enumerate(zip(values, configurations, strict=True)):
-        for k in range(spec.seeds):
-            agents.append(Agent(configuration, check_seed(row.get("seed", spec.seed) + k)))
-            configs.append(number)
-    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
-    plan = make_plan(agents, spec.budget, environment.make(spec.env), hardware)
-    idle = sum(c.learning_starts >= spec.steps for c in configurations)
-    warnings: tuple[str, ...] = ()
-    if idle:
-        warnings = (
-            f"{idle} of {len(configurations)} configurations never train: their learning_starts is "
-            f"not below the {spec.steps} steps.",
-        )
-    return PreparedSweep(spec, plan, configurations, tuple(configs), warnings)
-
-
-def _values(spec: SweepSpec) -> list[dict[str, Any]]:
-    """The values of each configuration by name, ``seed`` among them where it is given."""
-    if spec.config_table is not None:
-        rows = read_table(spec.config_table)
-        if spec.seeds > 1 and any("seed" in row for row in rows):
-            raise InputError(
-                f"the table {spec.config_table} has a seed column, which names the one seed of each "
-                f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
-            )
-        fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
-        return [{**row, **fixed} for row in rows]
-    space = load_space(spec.space).fix(spec.fixed)
-    points = SAMPLERS[spec.sampler](spec.seed, spec.configs, len(space.varying))
-    return [space.at(point) for point in points]
-
-
-def run(
+def begin(
     sweep: PreparedSweep,
     run_dir: pathlib.Path,
     *,
-    track: bool,
-    tracking_uri: str | None,
-    experiment: str,
     display: Display,
+    tracking: Tracking | None = None,
+    experiment: str = "jaxrl",
+    checkpoint_every: float | None = None,
 ) -> Outcome:
-    """Trains a prepared sweep into ``run_dir``; an interrupt ends it cleanly.
+    """Trains a prepared sweep into a new ``run_dir``; SIGINT and SIGTERM end it cleanly.
+
+    Args:
+        tracking: None to train without a tracker.
+        checkpoint_every: seconds; None for the default of :mod:`jaxrl.checkpoints`.
 
     Raises:
         InputError: the run directory exists or the tracker cannot be used; nothing was trained.
+        SweepError: it cannot go on; what was done can be resumed.
     """
-    description = _describe(sweep, run_dir.name, experiment)
+    description = describe(sweep, run_dir.name, experiment)
     refuse_existing(run_dir)
-    tracker = MlflowTracker(tracking_uri, description) if track else None
-    directory = RunDirectory(run_dir)
-    directory.write_json("sweep.json", _sweep_json(sweep, description))
-    journal = Journal(directory.journal)
-    journal.append("begin")
-    follower = Follower(directory.journal, Projection(description), tracker) if tracker else None
-    results = Results(
-        sweep.plan.agents, sweep.configs, sweep.spec.final_episodes, sweep.spec.select
-    )
-    if follower:
-        follower.start()
-    display.start(sweep.plan, results, follower)
-    best = _Best(sweep, results)
-    status, tracked = "failed", None
-    try:
-        for report in train(sweep.plan):
-            _record(journal, report)
-            results.update(report)
-            best.update(report)
-            display.update(report)
-        status = "finished"
-    except KeyboardInterrupt:
-        status = "killed"
-    finally:
-        journal.append("end", status=status)
-        journal.close()
-        directory.write("results.csv", results.to_csv().encode())
-        best.save(directory)
-        display.stop()
-        if follower and tracker:
-            tracked = _close_tracker(follower, tracker, directory)
-    return Outcome(
-        results=results,
-        directory=directory,
-        finished=status == "finished",
-        tracked=tracked,
-        trouble=follower.trouble if follower else None,
-        tracking_uri=tracker.uri if tracker else None,
-    )
+    session = None
+    if tracking is not None:
+        session = Session(open_tracker(tracking.uri, description), description, tracking)
+        session.tracker.connect()
+    directory = RunDirectory.make(run_dir)
+    directory.write_json(SPECIFICATION, to_json(sweep, description))
+    return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=True)
 
 
-def _close_tracker(follower: Follower, tracker: MlflowTracker, directory: RunDirectory) -> bool:
-    """Drains the follower and attaches the results; whether everything has arrived."""
-    if not follower.finish(DRAIN_SECONDS):
-        return False
-    try:
-        for name in ("results.csv", "sweep.json"):
-            tracker.log_artifact(directory.path / name)
-    except Exception:  # whatever the client raises: the files are in the run directory
-        return False
-    return True
+def resume(
+    saved: SavedSweep,
+    sweep: PreparedSweep,
+    *,
+    display: Display,
+    tracking: Tracking | None = None,
+    checkpoint_every: float | None = None,
+) -> Outcome:
+    """Goes on with the sweep in a run directory, to the numbers that it would have had.
+
+    A tracker that does not answer is no reason not to train; it is tried again meanwhile. Arguments
+    and errors are those of :func:`begin`; ``tracking`` without an address means where it was tracked
+    before, if it was.
+    """
+    session = None
+    if tracking is not None and (uri := tracking.uri or earlier_uri(saved.directory)) is not None:
+        tracker = open_tracker(uri, saved.description)
+        session = Session(tracker, saved.description, tracking)
+    directory = RunDirectory(saved.directory)
+    return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=False)
 
 
-def _record(journal: Journal, report: Report) -> None:
-    """Writes what a report says to the journal."""
-    for kind, metrics in (("evaluation", report.evaluation), ("final", report.final)):
-        if metrics is not None:
-            journal.append(kind, step=report.step, agents=report.agents, metrics=metrics)
+class _Training:
+    """A sweep under way in its run directory."""
 
-
-class _Best:
-    """Keeps the parameters of the best few agents as they finish."""
-
-    def __init__(self, sweep: PreparedSweep, results: Results) -> None:
+    def __init__(
+        self,
+        sweep: PreparedSweep,
+        directory: RunDirectory,
+        session: Session | None,
+        display: Display,
+        checkpoint_every: float | None,
+    ) -> None:
         self._sweep = sweep
-        self._results = results
-        self._kept: list[tuple[tuple[Any, ...], Policy]] = []
+        self._directory = directory
+        self._session = session
+        self._display = display
+        self._checkpoint_every = checkpoint_every
+        plan, spec = sweep.plan, sweep.spec
+        self._results = Results(plan.agents, sweep.configs, spec.final_episodes, spec.select)
+        self._best = BestPolicies(sweep, self._results, directory)
+        self._control = Control()
+        self._recorded: set[tuple[str, int, int]] = set()
+        self._signals: list[int] = []
 
-    def update(self, report: Report) -> None:
-        if report.final is None or report.params is None:
-            return
-        select = self._sweep.spec.select
-        for place, index in enumerate(report.agents):
-            order = self._results.agent_order(index)
-            if len(self._kept) < BEST_KEPT or order < self._kept[-1][0]:
-                params = jax.tree.map(lambda x, i=place: x[i], report.params[select])
-                mean, std = (x[place] for x in report.params["normalisation"])
-                entry = (order, self._policy(index, params, mean, std))
-                bisect.insort(self._kept, entry, key=lambda kept: kept[0])
-                del self._kept[BEST_KEPT:]
+    def run(self, is_new: bool) -> Outcome:
+        lease = Lease(self._directory.path)
+        try:
+            last = self._recall()
+            if last is not None and last["kind"] == "end" and last["status"] == "finished":
+                return Outcome(self._results, self._directory, "finished", was_finished=True)
+            self._best.recall()
+            with self._storage_errors():
+                journal = Journal(self._directory.journal, after=last["time"] if last else 0)
+                journal.append("begin")
+            return self._train(journal, lease, is_new)
+        finally:
+            lease.release()
 
-    def _policy(self, index: int, params: Any, mean: np.ndarray, std: np.ndarray) -> Policy:
-        agent, result = self._sweep.plan.agents[index], self._results.of_agent[index]
-        return Policy(
-            env_id=self._sweep.spec.env,
-            num_actions=self._sweep.plan.env.num_actions,
-            configuration=dataclasses.asdict(agent.configuration),
-            seed=agent.seed,
-            observation_mean=mean,
-            observation_std=std,
-            params=params,
-            scores={
-                "config": result.config,
-                "eval_return_mean": result.eval_return_mean,
-                "best_return_mean": result.best_return_mean,
-            },
+    def _recall(self) -> Record | None:
+        """Takes over what the journal says; its last record."""
+        last = None
+        for last, _ in read(self._directory.journal):
+            if last["kind"] in ("evaluation", "final"):
+                self._results.update(_as_report(last))
+                self._recorded.add((last["kind"], last["step"], last["agents"][0]))
+        return last
+
+    def _train(self, journal: Journal, lease: Lease, is_new: bool) -> Outcome:
+        plan = self._sweep.plan
+        with self._storage_errors():
+            checkpoints = Checkpoints(
+                self._directory.checkpoints,
+                self._control,
+                self._checkpoint_every,
+                before_commit=journal.sync,
+                expected_bytes=plan.state_bytes,
+            )
+        ended = {i for i, result in enumerate(self._results.of_agent) if result.has_ended}
+        tiles = [members for wave in plan.waves for _, members in wave]
+        finished = {index for index, members in enumerate(tiles) if ended.issuperset(members)}
+        saved = checkpoints.load(tiles, finished)
+        steps = np.zeros(len(plan.agents), int)
+        for index, members in enumerate(tiles):
+            at = plan.budget.steps if index in finished else 0
+            steps[list(members)] = saved[index].step if index in saved else at
+        if self._session is not None:
+            self._session.start(self._directory, is_new)
+        follower = None if self._session is None else self._session.follower
+        self._display.start(plan, self._results, follower, steps.tolist())
+        checkpoints.start()
+        status, reports = "failed", train(plan, self._control, saved, finished)
+        try:
+            with self._stop_on_signals(checkpoints), contextlib.closing(reports):
+                for report in reports:
+                    lease.check()
+                    with self._storage_errors():
+                        self._take(report, journal, checkpoints)
+            all_ended = all(result.has_ended for result in self._results.of_agent)
+            status = "finished" if all_ended else "killed"
+        finally:
+            checkpoints.close()
+            self._display.stop()
+            self._write_end(status, journal, lease)
+            tracked = self._drain()
+        return self._outcome(status, tracked, checkpoints)
+
+    def _take(self, report: Report, journal: Journal, checkpoints: Checkpoints) -> None:
+        """What a report says, kept: the policies before the journal, and the snapshot after it."""
+        self._results.update(report)
+        self._best.update(report)
+        for kind, metrics in (("evaluation", report.evaluation), ("final", report.final)):
+            if metrics is not None and (kind, report.step, report.agents[0]) not in self._recorded:
+                journal.append(kind, step=report.step, agents=report.agents, metrics=metrics)
+        checkpoints.add(report)
+        self._display.update(report)
+
+    def _write_end(self, status: str, journal: Journal, lease: Lease) -> None:
+        """Writes what is known at the end, the journal last: it says that the rest is there."""
+        if not lease.is_lost:
+            with contextlib.suppress(OSError) if status == "failed" else self._storage_errors():
+                self._directory.write(self._directory.results.name, self._results.to_csv().encode())
+                self._best.save()
+                journal.append("end", status=status)
+        journal.close()
+        if status == "finished":
+            self._directory.remove(self._directory.checkpoints)
+
+    def _drain(self) -> bool | None:
+        """Gives the tracker time; whether it has everything."""
+        if self._session is None:
+            return None
+        is_hasty = signal.SIGTERM in self._signals
+        return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
+
+    def _outcome(self, status: str, tracked: bool | None, checkpoints: Checkpoints) -> Outcome:
+        notes = [checkpoints.trouble] if checkpoints.trouble and status != "finished" else []
+        if self._session is not None:
+            notes += self._session.tracker.notes
+            if not tracked:
+                reason = self._session.follower.trouble or "it is too slow"
+                notes.append(f"the tracker did not receive everything ({reason})")
+        return Outcome(
+            self._results,
+            self._directory,
+            status,
+            signal=self._signals[0] if self._signals else None,
+            tracked=tracked,
+            tracking_uri=self._session.tracker.uri if self._session else None,
+            notes=tuple(notes),
         )
 
-    def save(self, directory: RunDirectory) -> None:
-        """Writes them to ``best/1``, ``best/2``, …, the best first."""
-        for rank, (_, policy) in enumerate(self._kept, start=1):
-            for name, content in policy.files().items():
-                directory.write(f"best/{rank}/{name}", content)
+    @contextlib.contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """Says what a failed write means."""
+        try:
+            yield
+        except OSError as error:
+            raise SweepError(
+                f"{self._directory.path} cannot be written to: {brief(error)}. What was written before "
+                f"is whole: once there is room, go on with --resume {self._directory.path}."
+            ) from error
+
+    @contextlib.contextmanager
+    def _stop_on_signals(self, checkpoints: Checkpoints) -> Iterator[None]:
+        """Ends the training at the first SIGINT or SIGTERM; a second SIGINT interrupts as usual."""
+
+        def stop(number: int, _: Any) -> None:
+            self._signals.append(number)
+            if len(self._signals) > 1 and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._control.stop(checkpoints.seconds_to_write() <= LAST_CHECKPOINT_SECONDS)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, stop) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
-def _describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
-    spec = dataclasses.asdict(sweep.spec)
-    fixed = spec.pop("fixed")
-    params = {n: v for n, v in spec.items() if v is not None}
-    params |= {f"set.{name}": value for name, value in fixed.items()}
-    params |= {"eval_every": sweep.spec.budget.eval_every, "agents": len(sweep.configs)}
-    return Description(
-        name=name,
-        sweep_id=uuid.uuid4().hex,
-        experiment=experiment,
-        params=params,
-        configurations=[dataclasses.asdict(c) for c in sweep.configurations],
-        configs=sweep.configs,
-        seeds=[agent.seed for agent in sweep.plan.agents],
-    )
-
-
-def _sweep_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
-    packages = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "mlflow")
-    versions = {name: _version(name) for name in packages}
-    return {
-        "spec": dataclasses.asdict(sweep.spec),
-        "versions": {"python": platform.python_version(), **versions},
-        "device": sweep.plan.hardware.description,
-        **dataclasses.asdict(description),
+def _as_report(record: Record) -> Report:
+    """What a record says, as it was reported."""
+    metrics = {
+        name: np.array([math.nan if value is None else value for value in column])
+        for name, column in record["metrics"].items()
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    agents, fields = np.array(record["agents"]), {record["kind"]: metrics}
+    return Report(
+        -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
+    )

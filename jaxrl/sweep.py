@@ -1,6 +1,7 @@
 """``python -m jaxrl.sweep``: trains a population of DQN agents, streams each to MLflow."""
 
 import argparse
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -11,16 +12,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl.command import Parser
+from jaxrl.command import Parser, add_tracking_options, tracking_options
 from jaxrl.dqn.hyperparameters import Cadence, Shape
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
-from jaxrl.runner import Outcome, PreparedSweep, SweepSpec, prepare, run
+from jaxrl.runner import Outcome, begin, resume
 from jaxrl.search.results import SELECTIONS
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, packaged
 from jaxrl.search.table import parse_cell
+from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
+from jaxrl.tracking.session import Tracking
+
+_EXPERIMENT = "jaxrl"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,59 +41,63 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--config-table", metavar="FILE", help="explicit configurations, CSV or JSON, instead"
     )
-    what.add_argument(
-        "--seeds", type=int, default=default.seeds, help="of each configuration (%(default)s)"
-    )
-    what.add_argument(
-        "--seed", type=int, default=default.seed, help="base of all random numbers (%(default)s)"
-    )
+    what.add_argument("--seeds", type=int, help=f"of each configuration ({default.seeds})")
+    what.add_argument("--seed", type=int, help=f"base of all random numbers ({default.seed})")
     what.add_argument(
         "--set",
         dest="fixed",
         action="append",
-        default=[],
         metavar="NAME=VALUE",
         help="fixes one hyperparameter for all configurations; may be repeated",
     )
-    what.add_argument("--env", default=default.env, help="gymnax environment (%(default)s)")
+    what.add_argument("--env", help=f"gymnax environment ({default.env})")
     budget = parser.add_argument_group("how long")
     budget.add_argument(
-        "--steps",
-        type=int,
-        default=default.steps,
-        help="environment steps of each agent (%(default)s)",
+        "--steps", type=int, help=f"environment steps of each agent ({default.steps})"
     )
     budget.add_argument(
         "--eval-every", type=int, help="steps between evaluations (a twentieth of --steps)"
     )
-    budget.add_argument(
-        "--eval-episodes", type=int, default=default.eval_episodes, help="(%(default)s)"
-    )
-    budget.add_argument(
-        "--final-episodes", type=int, default=default.final_episodes, help="(%(default)s)"
-    )
+    budget.add_argument("--eval-episodes", type=int, help=f"({default.eval_episodes})")
+    budget.add_argument("--final-episodes", type=int, help=f"({default.final_episodes})")
     budget.add_argument(
         "--select",
         choices=list(SELECTIONS),
-        default=default.select,
-        help="rank and save a configuration's last policy, or the best along the way (%(default)s)",
+        help="rank and save a configuration's last policy, or the best along the way "
+        f"({default.select})",
     )
     where = parser.add_argument_group("where")
-    where.add_argument(
-        "--device", choices=["auto", "cpu", "gpu"], default=default.device, help="(%(default)s)"
-    )
+    where.add_argument("--device", choices=["auto", "cpu", "gpu"], help=f"({default.device})")
     where.add_argument("--run-dir", type=pathlib.Path, help="must not exist (runs/SPACE-DATE-TIME)")
     where.add_argument(
-        "--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)"
+        "--resume",
+        type=pathlib.Path,
+        metavar="RUN_DIR",
+        help="go on with the sweep in RUN_DIR, to the same numbers",
     )
-    where.add_argument("--experiment", default="jaxrl", help="MLflow experiment (%(default)s)")
-    where.add_argument("--no-track", action="store_true", help="train without MLflow")
+    where.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="(120, or 20 times what one takes)",
+    )
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    _add_tracking(parser)
     return parser
 
 
-def _spec(args: argparse.Namespace) -> SweepSpec:
-    default = SweepSpec()
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("tracking")
+    where.add_argument(
+        "--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)"
+    )
+    where.add_argument("--experiment", help=f"MLflow experiment ({_EXPERIMENT})")
+    add_tracking_options(where)
+    where.add_argument("--no-track", action="store_true", help="train without MLflow")
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a specification that were given on the command line."""
     if args.config_table is not None:
         for option in ("space", "configs", "sampler"):
             if getattr(args, option) is not None:
@@ -96,28 +105,23 @@ def _spec(args: argparse.Namespace) -> SweepSpec:
                     f"--{option} draws configurations and --config-table lists them: "
                     "give one of the two."
                 )
-    fixed: dict[str, Any] = {}
-    for assignment in args.fixed:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set {assignment}: write NAME=VALUE.")
-        fixed[name.strip()] = check_parameter(name.strip(), parse_cell(value))
-    return SweepSpec(
-        space=args.space or default.space,
-        configs=default.configs if args.configs is None else args.configs,
-        config_table=args.config_table,
-        sampler=args.sampler or default.sampler,
-        seeds=args.seeds,
-        seed=args.seed,
-        fixed=fixed,
-        env=args.env,
-        steps=args.steps,
-        eval_every=args.eval_every,
-        eval_episodes=args.eval_episodes,
-        final_episodes=args.final_episodes,
-        select=args.select,
-        device=args.device,
-    )
+    names = (field.name for field in dataclasses.fields(SweepSpec))
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.fixed is not None:
+        given["fixed"] = {}
+        for assignment in args.fixed:
+            name, equals, value = assignment.partition("=")
+            if not equals:
+                raise InputError(f"--set {assignment}: write NAME=VALUE.")
+            given["fixed"][name.strip()] = check_parameter(name.strip(), parse_cell(value))
+    return given
+
+
+def _tracking(args: argparse.Namespace) -> Tracking | None:
+    track, per_hour = tracking_options(args)
+    if args.checkpoint_every is not None and not args.checkpoint_every >= 0:
+        raise InputError(f"--checkpoint-every {args.checkpoint_every}: give 0 or more seconds.")
+    return None if args.no_track else Tracking(args.tracking_uri, track, per_hour)
 
 
 def _default_run_dir(spec: SweepSpec) -> pathlib.Path:
@@ -148,53 +152,72 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     say(console, "\n".join([*lines, *(f"warning: {text}" for text in sweep.warnings)]))
 
 
-def _print_outcome(console: Console, outcome: Outcome, select: str) -> None:
-    results = outcome.results
-    console.print(best_table(results, results.ranking(), SELECTIONS[select]))
-    if not outcome.finished:
+def _print_outcome(console: Console, outcome: Outcome) -> None:
+    results, run_dir = outcome.results, shlex.quote(str(outcome.directory.path))
+    if outcome.was_finished:
+        say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
+    console.print(best_table(results, results.ranking(), results.column))
+    if outcome.status != "finished":
         say(console, "interrupted: what was done is written, the rest has status killed")
+        say(console, f"to go on: python -m jaxrl.sweep --resume {run_dir}")
     say(console, f"results: {outcome.directory.results}")
-    if any(result.status == "finished" for result in results.of_agent):
-        say(console, f"best policies: {outcome.directory.path / 'best'}")
+    if outcome.directory.best.exists():
+        say(console, f"best policies: {outcome.directory.best}")
+    for note in outcome.notes:
+        say(console, f"warning: {note}")
     if outcome.tracking_uri is None:
         return
     if not outcome.tracked:
-        reason = outcome.trouble or "it is too slow"
-        say(console, f"warning: MLflow did not receive everything ({reason}); the journal has it")
+        say(console, f"the journal has it all; to send the rest: python -m jaxrl.sync {run_dir}")
     if outcome.tracking_uri.startswith("http"):
         say(console, f"dashboard: {outcome.tracking_uri}")
-    else:
+    elif "://" in outcome.tracking_uri:
         uri = shlex.quote(outcome.tracking_uri)
         say(console, f"dashboard: mlflow server --backend-store-uri {uri}")
+
+
+def _sweep(console: Console, args: argparse.Namespace) -> Outcome | None:
+    given, tracking = _given(args), _tracking(args)
+    saved = None if args.resume is None else SavedSweep.read(args.resume)
+    if saved is None:
+        sweep = prepare(SweepSpec(**given))
+    else:
+        if args.run_dir is not None:
+            raise InputError("--resume names the run directory: leave --run-dir out.")
+        experiment = {} if args.experiment is None else {"experiment": args.experiment}
+        saved.refuse_other({**given, **experiment})
+        sweep = saved.prepare()
+    if args.dry_run:
+        if args.run_dir is not None:
+            refuse_existing(args.run_dir)
+        _print_plan(console, sweep)
+        return None
+    options: dict[str, Any] = {
+        "display": ConsoleDisplay(console, sweep.warnings),
+        "tracking": tracking,
+        "checkpoint_every": args.checkpoint_every,
+    }
+    if saved is not None:
+        return resume(saved, sweep, **options)
+    run_dir = args.run_dir or _default_run_dir(sweep.spec)
+    return begin(sweep, run_dir, experiment=args.experiment or _EXPERIMENT, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     console = PatientConsole()
     try:
-        args = _parser().parse_args(argv)
-        sweep = prepare(_spec(args))
-        if args.dry_run:
-            if args.run_dir is not None:
-                refuse_existing(args.run_dir)
-            _print_plan(console, sweep)
-            return 0
-        outcome = run(
-            sweep,
-            args.run_dir or _default_run_dir(sweep.spec),
-            track=not args.no_track,
-            tracking_uri=args.tracking_uri,
-            experiment=args.experiment,
-            display=ConsoleDisplay(console, sweep.warnings),
-        )
-    except InputError as error:
+        outcome = _sweep(console, _parser().parse_args(argv))
+    except (InputError, SweepError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:  # before training began, or a second one while it was ending
         print("interrupted", file=sys.stderr)
         return 130
-    _print_outcome(console, outcome, sweep.spec.select)
-    return 0 if outcome.finished else 130
+    if outcome is None:
+        return 0
+    _print_outcome(console, outcome)
+    return 0 if outcome.signal is None or outcome.status == "finished" else 128 + outcome.signal
 
 
 if __name__ == "__main__":

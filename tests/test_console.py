@@ -10,7 +10,7 @@ from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, make_plan
-from jaxrl.population.train import Report
+from jaxrl.population.report import Report
 from jaxrl.search.results import Results
 from jaxrl.tracking.console import ConsoleDisplay, Meter
 
@@ -31,7 +31,7 @@ def report(agents, step, new_steps, returns, ready=1):
         for name in ("eval_return_mean", "train_return_mean", "updates")
     }
     evaluation["diverged"] = np.zeros(len(agents), bool)
-    return Report(np.array(agents), step, new_steps, 0.1, ready, evaluation)
+    return Report(0, np.array(agents), step, new_steps, 0.1, ready, evaluation)
 
 
 def feed(display, results, one):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.plan import Agent
-from jaxrl.population.train import Report
+from jaxrl.population.report import Report
 from jaxrl.search.results import Results, interquartile_mean
 
 NAN = math.nan
@@ -70,7 +70,7 @@ def report(agents, step, **values):
     """An evaluation or, where ``last_mean`` is given, a final report of ``agents``."""
     columns = {name: np.array(column, np.float32) for name, column in values.items()}
     kind = "final" if "last_mean" in columns else "evaluation"
-    return Report(np.array(agents), step, step, 0.1, 1, **{kind: columns})
+    return Report(0, np.array(agents), step, step, 0.1, 1, **{kind: columns})
 
 
 def evaluation_report(agents, step, returns, diverged):

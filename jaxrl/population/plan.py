@@ -74,8 +74,12 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Bytes of every agent's state, and of the tiles that are worked on at a time."""
-        states = sum(len(cohort.tiles) * self.tile_bytes(cohort.shape) for cohort in self.cohorts)
-        return states + self.work_bytes
+        return self.state_bytes + self.work_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of every agent's state."""
+        return sum(len(cohort.tiles) * self.tile_bytes(cohort.shape) for cohort in self.cohorts)
 
     @property
     def work_bytes(self) -> int:
@@ -90,7 +94,7 @@ class Plan:
         another; one part where everything fits."""
         tiles = [(cohort, tile) for cohort in self.cohorts for tile in cohort.tiles]
         room = _USABLE * self.hardware.memory_bytes - self.work_bytes
-        number = math.ceil((self.memory_bytes - self.work_bytes) / max(room, 1))
+        number = math.ceil(self.state_bytes / max(room, 1))
         while True:
             size = math.ceil(len(tiles) / number)
             parts = [tiles[i : i + size] for i in range(0, len(tiles), size)]

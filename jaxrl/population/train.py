@@ -13,17 +13,20 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxrl.dqn.environment import observation_statistics
 from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
+from jaxrl.population.inputs import normalisation, tile_inputs
 from jaxrl.population.plan import Cohort, Plan, tile_seconds
 from jaxrl.population.program import Programs, programs
-from jaxrl.population.tile import HYPERPARAMETER_DTYPES, Evaluation, Tile, TileFunctions
+from jaxrl.population.report import Report, evaluation_values, moments
+from jaxrl.population.snapshot import Control, SavedTile, Snapshot, restore, take_snapshot
+from jaxrl.population.tile import Tile, TileFunctions
 
 CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
@@ -32,42 +35,26 @@ SHORTEST_CHUNK_SECONDS = 0.003
 """Of chunks cut short so that cores reach an evaluation step together."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What the host learns from one chunk of one tile of n agents."""
-
-    agents: np.ndarray
-    """[n], indices into the plan's agents."""
-    step: int
-    """Environment steps that each of them has taken."""
-    new_steps: int
-    """How many of those in this chunk."""
-    seconds: float
-    """Time on the device."""
-    shapes_ready: int
-    """Of the plan's shapes, how many have been compiled for training."""
-    evaluation: dict[str, np.ndarray] | None = None
-    """At an evaluation step, arrays ``[n]``: ``eval_return_mean``, ``eval_return_std``,
-    ``train_return_mean``, ``loss``, ``q_mean``, ``grad_norm``, ``epsilon``, ``updates``,
-    ``diverged``. NaN is what is not known yet."""
-    final: dict[str, np.ndarray] | None = None
-    """After the last step, arrays ``[n]``: ``last_mean``, ``last_std``, ``best_mean``, ``best_std``
-    of fresh episodes, ``diverged``."""
-    params: dict[str, Any] | None = None
-    """With ``final``, on the host: parameter trees ``last`` and ``best``, each leaf ``[n, …]``, and
-    ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
-
-
 _TRAINING, _EVALUATION, _FINISHING = Programs.STAGES
 
 
-def train(plan: Plan) -> Iterator[Report]:
+def train(
+    plan: Plan,
+    control: Control | None = None,
+    saved: Mapping[int, SavedTile] = types.MappingProxyType({}),
+    finished: Collection[int] = (),
+) -> Generator[Report, None, None]:
     """Trains every agent of ``plan``, from the first step to the final evaluation.
 
-    Closing the generator stops the devices after the chunks under way. An error in a worker is
-    raised here.
+    Closing the generator, or :meth:`Control.stop`, stops the devices after the chunks under way. An
+    error in a worker is raised here.
+
+    Args:
+        control: what else the host asks for, while it goes on.
+        saved: tiles that do not begin anew, by index.
+        finished: indices of tiles whose final evaluation has been reported.
     """
-    run = _Run(plan)
+    run = _Run(plan, control or Control(), saved, finished)
     run.start()
     try:
         yield from run.reports()
@@ -79,6 +66,7 @@ def train(plan: Plan) -> Iterator[Report]:
 class _TileRun:
     """A tile on its way through training."""
 
+    index: int
     cohort: Cohort
     agents: np.ndarray
     wave: int
@@ -90,7 +78,13 @@ class _TileRun:
     seconds_per_step: float
     """Predicted, then measured."""
     state: Tile | None = None
+    saved: SavedTile | None = None
+    """What it goes on from, until it does."""
     step: int = 0
+    snapshots: int = 0
+    """Which request was last answered."""
+    saved_step: int = 0
+    """The step of the last snapshot."""
     busy: bool = False
     finished: bool = False
 
@@ -98,19 +92,25 @@ class _TileRun:
 class _Run:
     """The state that the worker threads of one training share, under one lock."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        control: Control,
+        saved: Mapping[int, SavedTile],
+        finished: Collection[int],
+    ) -> None:
         self._plan = plan
+        self._control = control
+        self._changed = control.changed
         self._eval_steps = plan.budget.eval_steps
         self._programs = {
             (shape, device): programs(self._functions(shape), device, plan.cadences(shape))
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
-        self._tiles = self._make_tiles()
+        self._tiles = self._make_tiles(saved, finished)
         self._compiled: set[tuple[str, Programs]] = set()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._queue: queue.Queue[Report | BaseException] = queue.Queue()
+        self._queue: queue.Queue[Report | BaseException | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._guard, args=(self._work, device), name=f"jaxrl-{i}")
             for i, device in enumerate(plan.hardware.devices)
@@ -123,34 +123,48 @@ class _Run:
             thread.start()
 
     def stop(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        self._control.stop()
         for thread in self._threads:
             thread.join()
 
     def reports(self) -> Iterator[Report]:
-        finished = 0
-        while finished < len(self._tiles):
+        """Until every thread has ended; then the snapshots that are still to be taken."""
+        ended = 0
+        while ended < len(self._threads):
             item = self._queue.get()
             if isinstance(item, BaseException):
                 raise item
-            finished += item.final is not None
-            yield item
+            if item is None:
+                ended += 1
+            else:
+                yield item
+        if self._control.keep_rest:
+            for tile in self._tiles:
+                if tile.state is not None and tile.snapshots < self._control.wanted:
+                    self._control.wait_for_room()
+                    snapshot = self._take_snapshot(tile)
+                    yield self._report(tile, 0, 0.0, snapshot=snapshot)
 
-    def _make_tiles(self) -> list[_TileRun]:
+    def _make_tiles(
+        self, saved: Mapping[int, SavedTile], finished: Collection[int]
+    ) -> list[_TileRun]:
         """The plan's tiles, each on the device that has the least to do so far."""
-        plan, statistics = self._plan, _statistics(self._plan)
+        plan, statistics = self._plan, normalisation(self._plan)
         load = dict.fromkeys(plan.hardware.devices, 0.0)
         tiles = []
-        for wave, members in enumerate(plan.waves):
-            for cohort, tile in members:
-                seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-                device = min(load, key=load.__getitem__)
-                load[device] += seconds
-                programs = self._programs[cohort.shape, device]
-                inputs = tile_inputs(plan, tile, statistics)
-                tiles.append(_TileRun(cohort, np.array(tile), wave, programs, *inputs, seconds))
+        in_waves = ((wave, *member) for wave, part in enumerate(plan.waves) for member in part)
+        for index, (wave, cohort, members) in enumerate(in_waves):
+            seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
+            device = min(load, key=load.__getitem__)
+            load[device] += seconds
+            programs = self._programs[cohort.shape, device]
+            inputs = tile_inputs(plan, members, statistics)
+            tile = _TileRun(index, cohort, np.array(members), wave, programs, *inputs, seconds)
+            if index in saved:
+                tile.saved, tile.step = saved[index], saved[index].step
+                tile.saved_step = tile.step
+            tile.finished = index in finished
+            tiles.append(tile)
         return tiles
 
     def _functions(self, shape: Shape) -> TileFunctions:
@@ -168,6 +182,7 @@ class _Run:
         """Runs a thread's work; what it raises reaches the one who iterates."""
         try:
             target(*args)
+            self._queue.put(None)
         except BaseException as error:
             self._queue.put(error)
 
@@ -179,8 +194,9 @@ class _Run:
         """
         cost: dict[Shape, float] = dict.fromkeys(self._plan.shapes, 0.0)
         for tile in self._tiles:
-            cost[tile.cohort.shape] += tile.seconds_per_step
-        order = sorted(self._programs, key=lambda of: cost[of[0]], reverse=True)
+            cost[tile.cohort.shape] += (not tile.finished) * tile.seconds_per_step
+        needed = [of for of in self._programs if cost[of[0]]]
+        order = sorted(needed, key=lambda of: cost[of[0]], reverse=True)
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
             ready = []
             for stage, of in itertools.product(Programs.STAGES, order):
@@ -188,13 +204,13 @@ class _Run:
                 traced, tree = jax.tree.flatten(getattr(programs, stage)())
                 compiling = [pool.submit(self._compile_one, program) for program in traced]
                 ready.append(pool.submit(self._use, stage, programs, tree, compiling))
-                if self._stopping:
+                if self._control.stopping:
                     break
             for stage_ready in ready:
                 stage_ready.result()
 
     def _compile_one(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
-        return None if self._stopping else traced.compile()
+        return None if self._control.stopping else traced.compile()
 
     def _use(
         self,
@@ -205,7 +221,7 @@ class _Run:
     ) -> None:
         """Waits for a stage's programs, which the pool has begun before this."""
         compiled = [one.result() for one in compiling]
-        if self._stopping:
+        if self._control.stopping:
             return  # some may not have been compiled
         programs.use(tree.unflatten(compiled))
         with self._changed:
@@ -226,7 +242,7 @@ class _Run:
         """Waits for the tile of the device with the most left to do before it may go no further;
         the tile, and for about how many seconds it should be trained now."""
         with self._changed:
-            while not self._stopping:
+            while not self._control.stopping:
                 left = [tile for tile in self._tiles if not tile.finished]
                 if not left:
                     return None
@@ -269,7 +285,7 @@ class _Run:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
         programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
         began = time.perf_counter()
-        state = programs.start(seeds) if tile.state is None else tile.state
+        state = self._begin(tile) if tile.state is None else tile.state
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
@@ -277,21 +293,47 @@ class _Run:
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
-        if stop == next_evaluation and self._can_evaluate(programs):
+        if stop == next_evaluation:
+            if not self._can_evaluate(programs):  # stopped: as if this chunk had not been
+                tile.state = None
+                return self._report(tile, 0, trained)
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
-            evaluation = _evaluation(self._rows(tile, values))
+            evaluation = evaluation_values(self._rows(tile, values))
         new_steps = stop - tile.step
         tile.seconds_per_step = trained / new_steps
         tile.state, tile.step = state, stop
+        is_wanted = tile.snapshots < self._control.wanted and self._control.has_room
+        snapshot = self._take_snapshot(tile) if is_wanted else None
         seconds = time.perf_counter() - began
+        return self._report(tile, new_steps, seconds, evaluation=evaluation, snapshot=snapshot)
+
+    def _begin(self, tile: _TileRun) -> Tile:
+        """The tile as it was saved, or new."""
+        programs = tile.programs
+        if tile.saved is None:
+            return programs.start(tile.seeds)
+        like = jax.eval_shape(programs.functions.start, tile.seeds)
+        state = restore(tile.saved.load(), like, programs.device)
+        tile.saved = None
+        return state
+
+    def _take_snapshot(self, tile: _TileRun) -> Snapshot:
+        assert tile.state is not None
+        since = 0 if tile.snapshots < self._control.wanted_whole else tile.saved_step
+        snapshot = take_snapshot(tile.index, tile.state, tile.step, since)
+        tile.snapshots, tile.saved_step = self._control.wanted, tile.step
+        self._control.hold(snapshot.size)
+        return snapshot
+
+    def _report(self, tile: _TileRun, new_steps: int, seconds: float, **fields: Any) -> Report:
         ready = self._shapes_ready()
-        return Report(tile.agents, stop, new_steps, seconds, ready, evaluation)
+        return Report(tile.index, tile.agents, tile.step, new_steps, seconds, ready, **fields)
 
     def _can_evaluate(self, programs: Programs) -> bool:
         """Waits until evaluation is compiled; false where the run is stopped before."""
         compiled = (_EVALUATION, programs)
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or compiled in self._compiled)
+            self._changed.wait_for(lambda: self._control.stopping or compiled in self._compiled)
             return compiled in self._compiled
 
     def _shapes_ready(self) -> int:
@@ -300,75 +342,24 @@ class _Run:
 
     def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
-        assert tile.state is not None
         began = time.perf_counter()
+        if tile.state is None:  # saved after its last step
+            tile.state = self._begin(tile)
         params = {"last": tile.state.learner.params, "best": tile.state.best_params}
         step = np.int32(tile.step)
         final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
         last, best = self._rows(tile, final)
         diverged = self._rows(tile, tile.state.learner.diverged)
-        scores = {**_moments("last", last), **_moments("best", best), "diverged": diverged}
+        scores = {**moments("last", last), **moments("best", best), "diverged": diverged}
         network = tile.programs.functions.network
         params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
         params["normalisation"] = self._rows(tile, normalisation)
         tile.state, tile.finished = None, True
         seconds = time.perf_counter() - began
-        ready = self._shapes_ready()
-        return Report(tile.agents, tile.step, 0, seconds, ready, final=scores, params=params)
+        return self._report(tile, 0, seconds, final=scores, params=params)
 
     @staticmethod
     def _rows(tile: _TileRun, tree: Any) -> Any:
         """``tree`` on the host, without the lanes that only fill the tile."""
         return jax.tree.map(lambda x: np.array(x[: len(tile.agents)]), jax.device_get(tree))
-
-
-def _evaluation(values: Evaluation) -> dict[str, np.ndarray]:
-    """The fields of ``Report.evaluation``; means in double precision, so that they read well."""
-    fields = values._asdict()
-    returns = fields.pop("eval_returns")
-    total, episodes = fields.pop("train_return_sum"), fields.pop("train_episodes")
-    train_mean = np.where(episodes > 0, total.astype(float) / np.maximum(episodes, 1), np.nan)
-    return {**_moments("eval_return", returns), "train_return_mean": train_mean, **fields}
-
-
-def _moments(name: str, returns: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of returns ``[n, E]`` over episodes."""
-    returns = returns.astype(float)
-    return {f"{name}_mean": returns.mean(axis=1), f"{name}_std": returns.std(axis=1)}
-
-
-def tile_inputs(
-    plan: Plan, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, Hyperparameters]:
-    """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent.
-
-    Args:
-        statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
-    """
-    width = plan.tile_width(plan.agents[tile[0]].configuration.shape)
-    filled = [*tile, *[tile[0]] * (width - len(tile))]
-    configurations = [plan.agents[index].configuration for index in filled]
-
-    def column(name: str) -> np.ndarray:
-        dtype = HYPERPARAMETER_DTYPES.get(name, np.float32)
-        return np.array([getattr(c, name) for c in configurations], dtype)
-
-    normalised = np.array([c.normalize_observations for c in configurations])[:, None]
-    mean, std = statistics
-    traced = [name for name in Hyperparameters._fields if not name.startswith("observation_")]
-    hyper = Hyperparameters(
-        **{name: column(name) for name in traced},  # type: ignore[arg-type]
-        observation_mean=np.where(normalised, mean, 0).astype(np.float32),  # type: ignore[arg-type]
-        observation_std=np.where(normalised, std, 1).astype(np.float32),  # type: ignore[arg-type]
-    )
-    return np.array([plan.agents[index].seed for index in filled], np.uint32), hyper
-
-
-def _statistics(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Observation statistics, computed only where an agent normalises."""
-    size = plan.env.observation_size
-    if not any(agent.configuration.normalize_observations for agent in plan.agents):
-        return np.zeros(size), np.ones(size)
-    mean, std = jax.jit(lambda: observation_statistics(plan.env))()
-    return np.asarray(mean), np.asarray(std)

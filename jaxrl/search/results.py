@@ -12,7 +12,7 @@ import scipy.stats
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Agent
-from jaxrl.population.train import Report
+from jaxrl.population.report import Report
 from jaxrl.search.table import RESULT_COLUMNS, format_cell
 
 SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
@@ -37,6 +37,11 @@ class Result:
     """``killed`` until the agent is finished or has diverged."""
     latest_return_mean: float = math.nan
     """Of the latest evaluation during training; not in ``results.csv``."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its final evaluation is known."""
+        return self.status != "killed"
 
     @property
     def row(self) -> dict[str, Any]:
@@ -64,7 +69,8 @@ class Results:
     ) -> None:
         self.of_agent = [Result(c, agent) for c, agent in zip(configs, agents, strict=True)]
         self._final_episodes = final_episodes
-        self._column = SELECTIONS[select]
+        self.column = SELECTIONS[select]
+        """Of the results, which ranks."""
         self._by_config: dict[int, list[Result]] = {}
         for result in self.of_agent:
             self._by_config.setdefault(result.config, []).append(result)
@@ -94,7 +100,7 @@ class Results:
 
     def score(self, result: Result) -> float:
         """By which an agent is ranked: its final evaluation, or NaN."""
-        return getattr(result, self._column)
+        return getattr(result, self.column)
 
     def agent_order(self, index: int) -> tuple[Any, ...]:
         """Sorts agents, the best first."""

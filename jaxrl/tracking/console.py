@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Plan
-from jaxrl.population.train import Report
+from jaxrl.population.report import Report
 from jaxrl.search.results import Results
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.follower import Follower
@@ -25,28 +26,32 @@ _LINE_SECONDS = 10.0
 
 
 class Meter:
-    """Progress, speed and time left, from the reports alone."""
+    """Progress, speed and time left, from the reports and the ``steps`` that agents had before."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, steps: Sequence[int]) -> None:
         self._step_work = plan.step_seconds()
         self._total_work = sum(self._step_work) * plan.budget.steps
         self.total_steps = len(plan.agents) * plan.budget.steps
-        self.steps = 0
+        self.steps = sum(steps)
         self.shapes = len(plan.shapes)
         self.shapes_ready = 0
-        self._work = 0.0
+        self._work = float(np.dot(steps, self._step_work))
         self._recent: deque[tuple[float, int, float]] = deque()
 
     def update(self, report: Report) -> None:
         now = time.monotonic()
         if not self._recent:  # compilation is no part of the speed
-            self._recent.append((now - report.seconds, 0, 0.0))
+            self._recent.append((now - report.seconds, self.steps, self._work))
         self.shapes_ready = report.shapes_ready
         self.steps += report.new_steps * len(report.agents)
         self._work += report.new_steps * sum(self._step_work[i] for i in report.agents)
         self._recent.append((now, self.steps, self._work))
         while now - self._recent[0][0] > _RATE_SECONDS and len(self._recent) > 2:
             self._recent.popleft()
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._recent)
 
     @property
     def fraction(self) -> float:
@@ -80,11 +85,13 @@ class ConsoleDisplay:
         self._live: Live | None = None
         self._next_line = 0.0
 
-    def start(self, plan: Plan, results: Results, follower: Follower | None) -> None:
+    def start(
+        self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
+    ) -> None:
         """Begins to show the sweep of ``plan``, whose ``results`` are kept up to date elsewhere."""
         self._results = results
         self._follower = follower
-        self._meter = Meter(plan)
+        self._meter = Meter(plan, steps)
         for warning in self._warnings:
             say(self._console, f"warning: {warning}")
         if self._console.is_terminal:
@@ -107,7 +114,7 @@ class ConsoleDisplay:
 
     def _line(self) -> str:
         meter = self._meter
-        if not meter.steps:
+        if not meter.has_begun:
             return "compiling the first programs"
         parts = [
             f"{meter.fraction:.0%}",

@@ -3,7 +3,7 @@
 Training writes the journal and goes on. The follower reads it from behind: what has piled up
 since it last looked becomes one update a run, so a slow tracker gets fewer and larger requests, and
 memory stays bounded. A tracker that fails for a while is tried again; one that refuses for good is
-left alone, and training goes on.
+left alone, and training goes on. What has arrived is kept on disk, so that another process can go on.
 """
 
 import functools
@@ -13,12 +13,15 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from jaxrl.errors import brief
 from jaxrl.tracking import journal
-from jaxrl.tracking.mlflow_tracker import TrackerError
+from jaxrl.tracking.budget import Budget
+from jaxrl.tracking.delivery import Delivery
 from jaxrl.tracking.projection import Projection, RunUpdate, merge
+from jaxrl.tracking.selection import Selection
+from jaxrl.tracking.tracker import Tracker, TrackerError
 
 T = TypeVar("T")
 
@@ -27,20 +30,31 @@ _RECORDS_AT_ONCE = 500
 _LONGEST_PAUSE = 30.0
 
 
-class Tracker(Protocol):
-    """What takes run updates. ``apply`` may raise; the same update is then applied again, unless
-    it raised ``TrackerError``."""
-
-    def apply(self, update: RunUpdate) -> None: ...
-
-
 class Follower:
-    """Follows ``directory`` until :meth:`finish`."""
+    """Follows ``directory`` until :meth:`finish`.
 
-    def __init__(self, directory: pathlib.Path, projection: Projection, tracker: Tracker) -> None:
+    Args:
+        selection: what is sent when; everything at once where it is not given.
+        budget: of requests; no limit where it is not given.
+        delivery: what has arrived already; nothing, and not kept, where it is not given.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        projection: Projection,
+        tracker: Tracker,
+        *,
+        selection: Selection | None = None,
+        budget: Budget | None = None,
+        delivery: Delivery | None = None,
+    ) -> None:
         self._directory = directory
         self._projection = projection
         self._tracker = tracker
+        self._selection = selection
+        self._budget = budget or Budget(None)
+        self._delivery = delivery
         self._position = journal.Position()
         self._finishing = threading.Event()
         self._deadline = math.inf
@@ -59,6 +73,13 @@ class Follower:
         self._thread.join(timeout)
         return self._complete
 
+    def wait(self, seconds: float) -> bool:
+        """Waits up to ``seconds`` for it to have delivered all that there is to read, or to have
+        given up; whether it has."""
+        self._finishing.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     @property
     def trouble(self) -> str | None:
         """What last went wrong, until it works again."""
@@ -73,16 +94,37 @@ class Follower:
         try:
             while not self._complete:
                 finishing = self._finishing.is_set()  # before reading: nothing is written after it
-                updates = self._persist(self._read)
-                for update in updates:
-                    self._persist(functools.partial(self._tracker.apply, update))
+                for update in self._persist(self._read):
+                    self._persist(functools.partial(self._send, update))
                 if self._oldest_pending is None:
                     self._complete = finishing
-                    self._finishing.wait(_POLL_SECONDS)
+                    self._finishing.wait(self._budget.pause(_POLL_SECONDS))
         except TrackerError as error:
             self._trouble = f"refused: {error}"
         except TimeoutError:
             pass  # the trouble says why
+        finally:
+            self._keep_record()
+
+    def _keep_record(self) -> None:
+        if self._delivery is not None:
+            try:
+                self._delivery.write()
+            except OSError as error:
+                self._trouble = self._trouble or brief(error)
+
+    def _send(self, update: RunUpdate) -> None:
+        """Applies an update, in the budget."""
+        seconds = self._budget.seconds_until_free()
+        if seconds > 0:
+            raise BlockingIOError(f"the hour's requests are used up for {seconds / 60:.0f} minutes")
+        before = self._tracker.requests
+        try:
+            self._tracker.apply(update)
+        finally:
+            self._budget.spend(self._tracker.requests - before)
+        if self._delivery is not None:
+            self._delivery.arrived(update, self._tracker.state)
 
     def _read(self) -> list[RunUpdate]:
         """The merged updates of the next records."""
@@ -97,6 +139,10 @@ class Follower:
         except OSError:
             if self._oldest_pending is None:  # else what was read goes out first
                 raise
+        if self._delivery is not None:
+            updates = [update for update in updates if self._delivery.is_new(update)]
+        if self._selection is not None:
+            updates = list(self._selection.pass_on(updates))
         return merge(updates)
 
     def _persist(self, action: Callable[[], T]) -> T:

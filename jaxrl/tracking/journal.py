@@ -12,8 +12,10 @@ Records have ``kind`` and ``time`` (milliseconds since 1970, what every tracker 
 * ``end``: ``status``, ``finished``, ``killed`` (by the user) or ``failed``.
 """
 
+import contextlib
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -32,21 +34,32 @@ class Position(NamedTuple):
 
 
 class Journal:
-    """Appends records to a new segment of ``directory``, which is made where there is none."""
+    """Appends records to a new segment of ``directory``, which is made where there is none.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    Args:
+        after: time of the last record so far; none is given an earlier one, whatever the clock says.
+    """
+
+    def __init__(self, directory: pathlib.Path, after: int = 0) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._file = _segment(directory, len(_segments(directory))).open("xb")
+        self._time = after
 
     def append(self, kind: str, **fields: Any) -> None:
         """Writes one record and flushes it; ``numpy`` arrays become lists."""
-        record = {"kind": kind, "time": time.time_ns() // 1_000_000, **fields}
+        self._time = max(self._time, time.time_ns() // 1_000_000)
+        record = {"kind": kind, "time": self._time, **fields}
         line = json.dumps(_plain(record), allow_nan=False, separators=(",", ":"))
         self._file.write(line.encode() + b"\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Returns when what was appended is on the disk, not only on its way."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk: the error was raised before
+            self._file.close()
 
 
 def read(
@@ -68,6 +81,14 @@ def read(
                     yield json.loads(line), Position(number, offset)
                 except ValueError:
                     continue  # a torn line that a later append completed
+
+
+def has_ended(directory: pathlib.Path) -> bool:
+    """Whether a journal's last record is an ``end``."""
+    kind = None
+    for record, _ in read(directory):
+        kind = record["kind"]
+    return kind == "end"
 
 
 def _segments(directory: pathlib.Path) -> list[pathlib.Path]:

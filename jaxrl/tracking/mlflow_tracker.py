@@ -3,12 +3,17 @@
 import logging
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+import re
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from jaxrl.errors import InputError, brief
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.projection import Description, RunUpdate
+from jaxrl.tracking.tracker import TrackerError
+
+T = TypeVar("T")
 
 # MLflow's own retries would hold a request for four minutes; the follower has its own.
 _CLIENT_SETTINGS = {
@@ -18,28 +23,34 @@ _CLIENT_SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _MAX_METRICS = 800  # of the 1,000 entities of a request, leaving room for params and tags
-_PERMANENT = (400, 401, 403)
-
-
-class TrackerError(RuntimeError):
-    """A tracker refused something for good; trying again would not help."""
+_SWEEP_TAG, _CONFIG_TAG = "jaxrl.sweep", "jaxrl.config"
 
 
 class MlflowTracker:
-    """Sends run updates to MLflow, one request a run and update.
+    """Sends run updates to MLflow, a request for a run's creation, its points and its end.
+
+    Args:
+        tracking_uri: MLflow's, a user and password in it allowed; None for what MLflow would use.
 
     Raises:
-        InputError: the server does not answer, or refuses the experiment; nothing was written.
+        InputError: the address is none that MLflow can use.
     """
 
-    def __init__(self, tracking_uri: str | None, description: Description) -> None:
+    def __init__(
+        self,
+        tracking_uri: str | None,
+        description: Description,
+    ) -> None:
         for name, value in _CLIENT_SETTINGS.items():
             os.environ.setdefault(name, value)
         import mlflow  # slow to import, and needed only where something is tracked
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._mlflow = mlflow
-        self.uri = tracking_uri or mlflow.get_tracking_uri()
+        self._client_uri = _take_credentials(tracking_uri or mlflow.get_tracking_uri())
+        self.uri = public_uri(self._client_uri)
+        self.requests = 0
+        self._notes: list[str] = []
         self._description = description
         if "://" not in self.uri and not self.uri.startswith("databricks"):
             raise InputError(
@@ -49,22 +60,55 @@ class MlflowTracker:
         if not description.experiment.strip():
             raise InputError("--experiment is empty: give the MLflow experiment a name.")
         self._runs: dict[int | None, str] = {}
-        self._described = False
+        self._are_known = True
+        """Whether every run that MLflow has of this sweep is among them."""
+        self._gone: set[int] = set()
+        self._is_described = False
+        self._client: Any = None
+        self._experiment_id: str | None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See :mod:`jaxrl.tracking.tracker`."""
+        return self._notes
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """See :mod:`jaxrl.tracking.tracker`."""
+        return {"runs": {"parent" if c is None else str(c): id_ for c, id_ in self._runs.items()}}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """See :mod:`jaxrl.tracking.tracker`."""
+        runs = state.get("runs", {})
+        self._runs = {None if c == "parent" else int(c): run_id for c, run_id in runs.items()}
+        self._are_known = False
+
+    def connect(self) -> None:
+        """Makes sure that the server answers and has the experiment.
+
+        Raises:
+            InputError: it does not.
+        """
         try:
-            self._client = mlflow.MlflowClient(tracking_uri=self.uri)
-            self._experiment_id = self._experiment(description.experiment)
+            self._connect()
         except InputError:
             raise
         except Exception as error:
             raise InputError(
-                f"the tracking server at {self.uri} cannot be used: {brief(error)}. Give another "
+                f"the tracking server at {self.uri} cannot be used: {_explain(error)}. Give another "
                 "--tracking-uri, or --no-track to train without MLflow."
             ) from None
 
+    def _connect(self) -> None:
+        if self._client is None:
+            self._client = self._mlflow.MlflowClient(tracking_uri=self._client_uri)
+        if self._experiment_id is None:
+            self._experiment_id = self._experiment(self._description.experiment)
+
     def _experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
+        experiment = self._ask(self._client.get_experiment_by_name, name)
         if experiment is None:
-            return self._client.create_experiment(name)
+            return self._ask(self._client.create_experiment, name)
         if experiment.lifecycle_stage != "active":
             raise InputError(
                 f"the MLflow experiment {name!r} was deleted: restore it, or give another "
@@ -80,42 +124,99 @@ class MlflowTracker:
             Exception: anything else may pass; the same update can be applied again.
         """
         try:
-            run_id = self._run_of(update)
-            for metrics in _parts(update.metrics, _MAX_METRICS):
-                self._log(run_id, update, metrics)
-            if update.status is not None:
-                self._client.set_terminated(run_id, update.status, end_time=update.time)
+            self._connect()
+            if update.config not in self._gone:
+                self._send(update)
+        except InputError as error:
+            raise TrackerError(str(error)) from None
         except self._mlflow.MlflowException as error:
-            if error.get_http_status_code() in _PERMANENT:
-                raise TrackerError(brief(error)) from None
-            raise
+            if not self._is_permanent(error):
+                raise
+            if update.config is None or not self._is_gone(update.config):
+                raise TrackerError(_explain(error)) from None
+            self._gone.add(update.config)
+            self._notes.append(f"the run of config {update.config} was deleted and is left alone")
 
-    def log_artifact(self, path: pathlib.Path) -> None:
-        """Attaches a file to the parent run."""
+    def _send(self, update: RunUpdate) -> None:
+        run_id = self._run_of(update)
+        for metrics in _parts(update.metrics, _MAX_METRICS):
+            self._log(run_id, update, metrics)
+        if update.status == "RUNNING":
+            self._ask(self._client.update_run, run_id, update.status)
+        elif update.status is not None:
+            self._ask(self._client.set_terminated, run_id, update.status, end_time=update.time)
+
+    def attach(self, path: pathlib.Path) -> None:
+        """Attaches a file to the parent run, if there is one."""
         if None in self._runs:
-            self._client.log_artifact(self._runs[None], str(path))
+            self._connect()
+            self._ask(self._client.log_artifact, self._runs[None], str(path))
+
+    def _is_permanent(self, error: Any) -> bool:
+        """Whether an exception of MLflow's is a refusal that stands. An answer over HTTP that is none
+        of MLflow's own may be a tunnel's, whose other end is away for a while."""
+        if "ERR_NGROK_" in str(error):
+            return False
+        is_own = isinstance(error, self._mlflow.exceptions.RestException)
+        is_local = not self.uri.startswith("http")
+        status = error.get_http_status_code()
+        return status in (401, 403) or (status in (400, 404) and (is_own or is_local))
+
+    def _is_gone(self, config: int) -> bool:
+        """Whether a configuration's run has been deleted, and the sweep's own has not."""
+        lifecycles = []
+        for run_id in (self._runs.get(config), self._runs.get(None)):
+            try:
+                lifecycles.append(self._ask(self._client.get_run, run_id).info.lifecycle_stage)
+            except self._mlflow.MlflowException:
+                lifecycles.append("deleted")
+        return lifecycles == ["deleted", "active"]
 
     def _run_of(self, update: RunUpdate) -> str:
         """The id of an update's run, which is made where there is none; the parent always first."""
+        self._look_for_runs()
         parent = self._runs.get(None) or self._create(
             None, update.began, self._description.name, {}
         )
-        if not self._described:
+        if not self._is_described:
             params = {name: format_cell(v) for name, v in self._description.params.items()}
             self._log(parent, RunUpdate(None, update.began, params=params), [])
-            self._described = True
+            self._is_described = True
         config = update.config
         if config in self._runs:
             return self._runs[config]
-        tags = {"mlflow.parentRunId": parent, "jaxrl.config": str(config)}
+        tags = {"mlflow.parentRunId": parent, _CONFIG_TAG: str(config)}
         return self._create(config, update.began, f"config-{config:04d}", tags)
 
+    def _look_for_runs(self) -> None:
+        """Finds the sweep's runs by their tags, where some may have been made that are not known."""
+        token: str | None = None
+        while not self._are_known:
+            page = self._ask(
+                self._client.search_runs,
+                [self._experiment_id],
+                f"tags.`{_SWEEP_TAG}` = '{self._description.sweep_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                config = run.data.tags.get(_CONFIG_TAG)
+                self._runs.setdefault(None if config is None else int(config), run.info.run_id)
+            token = page.token
+            self._are_known = not token
+
     def _create(self, config: int | None, began: int, name: str, tags: dict[str, str]) -> str:
-        tags = {"jaxrl.sweep": self._description.sweep_id, **tags}
-        run = self._client.create_run(
-            self._experiment_id, start_time=began, tags=tags, run_name=name
+        tags = {_SWEEP_TAG: self._description.sweep_id, **tags}
+        self._are_known = False  # until its answer is here
+        run = self._ask(
+            self._client.create_run,
+            self._experiment_id,
+            start_time=began,
+            tags=tags,
+            run_name=name,
         )
         self._runs[config] = run.info.run_id
+        self._are_known = True
         return run.info.run_id
 
     def _log(self, run_id: str, update: RunUpdate, metrics: Sequence[Any]) -> None:
@@ -124,10 +225,54 @@ class MlflowTracker:
         tags = [entities.RunTag(key, value) for key, value in update.tags.items()]
         points = [entities.Metric(m.key, m.value, m.time, m.step) for m in metrics]
         if params or tags or points:
-            self._client.log_batch(run_id, metrics=points, params=params, tags=tags)
+            self._ask(self._client.log_batch, run_id, metrics=points, params=params, tags=tags)
+
+    def _ask(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """A request, counted; the end of a run is two, since the client reads it before."""
+        self.requests += 1
+        return method(*args, **kwargs)
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
     """``items`` in parts of at most ``size``, and one empty part where there are none."""
     for start in range(0, max(len(items), 1), size):
         yield items[start : start + size]
+
+
+def _take_credentials(uri: str) -> str:
+    """``uri`` without the user and password of an HTTP address, which go where MLflow looks for
+    them."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parts.username or "")
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parts.password or "")
+    return public_uri(uri)
+
+
+def public_uri(uri: str) -> str:
+    """``uri`` without user and password."""
+    parts = urllib.parse.urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _explain(error: BaseException) -> str:
+    """What went wrong, and what helps, in a line."""
+    text = str(error)
+    if tunnel := re.search(r"ERR_NGROK_\d+", text):
+        return f"the tunnel answers {tunnel[0]} (https://ngrok.com/docs/errors/{tunnel[0].lower()})"
+    if "Invalid Host header" in text:
+        return (
+            "MLflow refuses this host name: start its server with --allowed-hosts and the name in "
+            "this address"
+        )
+    if re.search(r"error code 401|UNAUTHENTICATED", text):
+        return (
+            "it asks for a login: give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "https://USER:PASSWORD@HOST as the tracking URI"
+        )
+    if re.search(r"error code 403|PERMISSION_DENIED", text):
+        return f"this user may not write there ({brief(error)})"
+    return brief(error)

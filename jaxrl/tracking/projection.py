@@ -71,7 +71,10 @@ class RunUpdate:
     params: dict[str, str] = dataclasses.field(default_factory=dict)
     tags: dict[str, str] = dataclasses.field(default_factory=dict)
     status: str | None = None
-    """``FINISHED``, ``KILLED`` or ``FAILED`` where the run has ended, at ``time``."""
+    """``FINISHED``, ``KILLED`` or ``FAILED`` where the run has ended, at ``time``, and ``RUNNING``
+    where an ended one goes on."""
+    count: int = 1
+    """Of how many updates this one consists."""
 
     @property
     def began(self) -> int:
@@ -83,6 +86,7 @@ class RunUpdate:
         self.metrics += later.metrics
         self.params |= later.params
         self.tags |= later.tags
+        self.count += later.count
         if later.status is not None:
             self.status, self.time = later.status, later.time
 
@@ -111,11 +115,16 @@ class Projection:
         self._announced: set[int] = set()
         self._diverged: set[int] = set()
         self._ended: set[int] = set()
+        self._closed: list[int] = []
+        self._is_over = False
 
     def feed(self, record: Record) -> Iterator[RunUpdate]:
         """The updates that a record brings."""
         if record["kind"] == "begin":
-            yield RunUpdate(None, record["time"])
+            yield RunUpdate(None, record["time"], status="RUNNING" if self._is_over else None)
+            for config in self._closed:
+                yield RunUpdate(config, record["time"], status="RUNNING")
+            self._closed, self._is_over = [], False
             return
         if record["kind"] == "end":
             yield from self._end(record)
@@ -171,6 +180,8 @@ class Projection:
     def _end(self, record: Record) -> Iterator[RunUpdate]:
         """Closes the parent, and the runs that were begun and not finished."""
         status = record["status"].upper()
-        for config in sorted(self._announced - self._ended):
+        left = sorted(self._announced - self._ended)
+        for config in left:
             yield RunUpdate(config, record["time"], status=status)
         yield RunUpdate(None, record["time"], status=status)
+        self._closed, self._is_over = left, True

@@ -1,0 +1,95 @@
+"""The best few policies of a sweep: kept as they come, saved in their order at the end."""
+
+import bisect
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl.errors import InputError
+from jaxrl.policy import Policy, load_policy
+from jaxrl.population.report import Report
+from jaxrl.rundir import RunDirectory
+from jaxrl.search.results import Results
+from jaxrl.specification import PreparedSweep
+
+KEPT = 5
+
+
+class BestPolicies:
+    """Keeps the best policies among the agents that have finished.
+
+    A policy is written to ``checkpoints/policies/AGENT`` before the journal says that its agent has
+    finished, so that a sweep that is killed and resumed has it still.
+    """
+
+    def __init__(self, sweep: PreparedSweep, results: Results, directory: RunDirectory) -> None:
+        self._sweep = sweep
+        self._results = results
+        self._directory = directory
+        self._folder = directory.checkpoints / "policies"
+        self._kept: list[tuple[tuple[Any, ...], int, Policy]] = []
+
+    def recall(self) -> None:
+        """Takes over what an earlier process kept, of the agents that results say have finished."""
+        for path in self._folder.glob("*"):
+            try:
+                index, policy = int(path.name), load_policy(path)
+            except (ValueError, InputError):
+                index = -1
+            if index >= 0 and self._results.of_agent[index].has_ended:
+                self._insert(index, lambda policy=policy: policy)  # type: ignore[misc]
+            else:
+                self._directory.remove(path)
+
+    def update(self, report: Report) -> None:
+        """Hears of a report, after the results have."""
+        if report.final is None or report.params is None:
+            return
+        params, normalisation = (
+            report.params[self._sweep.spec.select],
+            report.params["normalisation"],
+        )
+        for place, index in enumerate(report.agents):
+            mine = jax.tree.map(lambda x, i=place: x[i], (params, normalisation))
+            if policy := self._insert(int(index), lambda i=index, m=mine: self._policy(i, *m)):  # type: ignore[misc]
+                for name, content in sorted(policy.files().items()):
+                    self._directory.write(f"checkpoints/policies/{index}/{name}", content)
+
+    def save(self) -> None:
+        """Writes them to ``best/1``, ``best/2``, …, the best first."""
+        for rank, (_, _, policy) in enumerate(self._kept, start=1):
+            for name, content in policy.files().items():
+                self._directory.write(f"best/{rank}/{name}", content)
+
+    def _insert(self, index: int, policy: Callable[[], Policy]) -> Policy | None:
+        """The agent's policy, if it is among the best."""
+        order = self._results.agent_order(index)
+        if len(self._kept) == KEPT and order >= self._kept[-1][0]:
+            return None
+        entry = (order, index, policy())
+        bisect.insort(self._kept, entry, key=lambda kept: kept[0])
+        for _, dropped, _ in self._kept[KEPT:]:
+            self._directory.remove(self._folder / str(dropped))
+        del self._kept[KEPT:]
+        return entry[2]
+
+    def _policy(self, index: int, params: Any, normalisation: tuple[np.ndarray, ...]) -> Policy:
+        agent, result = self._sweep.plan.agents[index], self._results.of_agent[index]
+        mean, std = normalisation
+        return Policy(
+            env_id=self._sweep.spec.env,
+            num_actions=self._sweep.plan.env.num_actions,
+            configuration=dataclasses.asdict(agent.configuration),
+            seed=agent.seed,
+            observation_mean=mean,
+            observation_std=std,
+            params=params,
+            scores={
+                "config": result.config,
+                "eval_return_mean": result.eval_return_mean,
+                "best_return_mean": result.best_return_mean,
+            },
+        )

@@ -1,0 +1,47 @@
+"""What a tile of a plan is given: seeds and traced hyperparameters."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxrl.dqn.environment import observation_statistics
+from jaxrl.dqn.hyperparameters import Hyperparameters
+from jaxrl.population.plan import Plan
+from jaxrl.population.tile import HYPERPARAMETER_DTYPES
+
+
+def tile_inputs(
+    plan: Plan, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, Hyperparameters]:
+    """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent.
+
+    Args:
+        statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
+    """
+    width = plan.tile_width(plan.agents[tile[0]].configuration.shape)
+    filled = [*tile, *[tile[0]] * (width - len(tile))]
+    configurations = [plan.agents[index].configuration for index in filled]
+
+    def column(name: str) -> np.ndarray:
+        dtype = HYPERPARAMETER_DTYPES.get(name, np.float32)
+        return np.array([getattr(c, name) for c in configurations], dtype)
+
+    normalised = np.array([c.normalize_observations for c in configurations])[:, None]
+    mean, std = statistics
+    traced = [name for name in Hyperparameters._fields if not name.startswith("observation_")]
+    hyper = Hyperparameters(
+        **{name: column(name) for name in traced},  # type: ignore[arg-type]
+        observation_mean=np.where(normalised, mean, 0).astype(np.float32),  # type: ignore[arg-type]
+        observation_std=np.where(normalised, std, 1).astype(np.float32),  # type: ignore[arg-type]
+    )
+    return np.array([plan.agents[index].seed for index in filled], np.uint32), hyper
+
+
+def normalisation(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Observation statistics, computed only where an agent normalises."""
+    size = plan.env.observation_size
+    if not any(agent.configuration.normalize_observations for agent in plan.agents):
+        return np.zeros(size), np.ones(size)
+    mean, std = jax.jit(lambda: observation_statistics(plan.env))()
+    return np.asarray(mean), np.asarray(std)

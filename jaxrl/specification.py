@@ -1,0 +1,251 @@
+"""A sweep's specification: checked, planned, and as ``sweep.json`` keeps it."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxrl.dqn import environment
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.errors import InputError
+from jaxrl.population.devices import configure
+from jaxrl.population.plan import Agent, Budget, Plan, make_plan
+from jaxrl.rundir import SPECIFICATION
+from jaxrl.search.samplers import SAMPLERS
+from jaxrl.search.space import check_parameter, check_seed, load_space
+from jaxrl.search.table import read_table
+from jaxrl.tracking.projection import Description
+
+MAX_AGENTS = 1_000_000
+MAX_EPISODES = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepSpec:
+    """Everything that decides a sweep's numbers. ``eval_every`` None is a twentieth of the steps."""
+
+    space: str = "cartpole"
+    configs: int = 128
+    config_table: str | None = None
+    sampler: str = "random"
+    seeds: int = 1
+    seed: int = 0
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    env: str = "CartPole-v1"
+    steps: int = 50_000
+    eval_every: int | None = None
+    eval_episodes: int = 10
+    final_episodes: int = 100
+    select: str = "last"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("configs", "seeds", "steps", "eval_episodes", "final_episodes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if self.configs * self.seeds > MAX_AGENTS:
+            raise InputError(
+                f"{self.configs} configurations of {self.seeds} seeds are more than {MAX_AGENTS:,} "
+                "agents: use fewer --configs or --seeds."
+            )
+        for name in ("eval_episodes", "final_episodes"):
+            if getattr(self, name) > MAX_EPISODES:
+                raise InputError(f"{name} is {getattr(self, name)}; {MAX_EPISODES:,} is the most.")
+        if self.steps >= 2**31:
+            raise InputError(f"steps is {self.steps}; it must be below 2^31.")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise InputError(f"eval_every is {self.eval_every}; it must be 1 or more.")
+        check_seed(self.seed)
+
+    @property
+    def budget(self) -> Budget:
+        every = self.eval_every or max(1, self.steps // 20)
+        return Budget(self.steps, min(every, self.steps), self.eval_episodes, self.final_episodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSweep:
+    """A checked sweep, ready to be trained; nothing has been compiled or written."""
+
+    spec: SweepSpec
+    plan: Plan
+    configurations: tuple[Configuration, ...]
+    configs: tuple[int, ...]
+    """The configuration number of each agent of the plan."""
+    warnings: tuple[str, ...]
+
+
+def prepare(spec: SweepSpec) -> PreparedSweep:
+    """Draws or reads the configurations, checks everything, and plans.
+
+    Raises:
+        InputError: anything in the specification cannot be used.
+    """
+    values = _values(spec)
+    configurations = [
+        Configuration.create({n: v for n, v in row.items() if n != "seed"}, spec.steps)
+        for row in values
+    ]
+    configs, seeds = [], []
+    for number, row in enumerate(values):
+        configs += [number] * spec.seeds
+        seeds += [check_seed(row.get("seed", spec.seed) + k) for k in range(spec.seeds)]
+    return _plan(spec, configurations, configs, seeds)
+
+
+def _plan(
+    spec: SweepSpec,
+    configurations: Sequence[Configuration],
+    configs: Sequence[int],
+    seeds: Sequence[int],
+) -> PreparedSweep:
+    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    agents = [Agent(configurations[c], seed) for c, seed in zip(configs, seeds, strict=True)]
+    plan = make_plan(agents, spec.budget, environment.make(spec.env), hardware)
+    idle = sum(c.learning_starts >= spec.steps for c in configurations)
+    warnings: tuple[str, ...] = ()
+    if idle:
+        warnings = (
+            f"{idle} of {len(configurations)} configurations never train: their learning_starts is "
+            f"not below the {spec.steps} steps.",
+        )
+    return PreparedSweep(spec, plan, tuple(configurations), tuple(configs), warnings)
+
+
+def _values(spec: SweepSpec) -> list[dict[str, Any]]:
+    """The values of each configuration by name, ``seed`` among them where it is given."""
+    if spec.config_table is not None:
+        rows = read_table(spec.config_table)
+        if spec.seeds > 1 and any("seed" in row for row in rows):
+            raise InputError(
+                f"the table {spec.config_table} has a seed column, which names the one seed of each "
+                f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
+            )
+        fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
+        return [{**row, **fixed} for row in rows]
+    space = load_space(spec.space).fix(spec.fixed)
+    points = SAMPLERS[spec.sampler](spec.seed, spec.configs, len(space.varying))
+    return [space.at(point) for point in points]
+
+
+def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
+    """What trackers are told of a new sweep."""
+    spec = dataclasses.asdict(sweep.spec)
+    fixed = spec.pop("fixed")
+    params = {n: v for n, v in spec.items() if v is not None}
+    params |= {f"set.{name}": value for name, value in fixed.items()}
+    params |= {"eval_every": sweep.spec.budget.eval_every, "agents": len(sweep.configs)}
+    return Description(
+        name=name,
+        sweep_id=uuid.uuid4().hex,
+        experiment=experiment,
+        params=params,
+        configurations=[dataclasses.asdict(c) for c in sweep.configurations],
+        configs=sweep.configs,
+        seeds=[agent.seed for agent in sweep.plan.agents],
+    )
+
+
+def to_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
+    """The content of ``sweep.json``."""
+    return {
+        "spec": dataclasses.asdict(sweep.spec),
+        "versions": _versions(),
+        "platform": sweep.plan.hardware.platform,
+        "device": sweep.plan.hardware.description,
+        **dataclasses.asdict(description),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedSweep:
+    """What the ``sweep.json`` of a run directory says."""
+
+    directory: pathlib.Path
+    spec: SweepSpec
+    platform: str
+    versions: Mapping[str, str | None]
+    description: Description
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> "SavedSweep":
+        """Of the sweep in ``directory``.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        path = directory / SPECIFICATION
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            fields = [field.name for field in dataclasses.fields(Description)]
+            return cls(
+                directory,
+                SweepSpec(**content["spec"]),
+                content["platform"],
+                content["versions"],
+                Description(**{name: content[name] for name in fields}),
+            )
+        except FileNotFoundError:
+            raise InputError(
+                f"{directory} is no run directory: it has no {SPECIFICATION}. Give one that a sweep "
+                "made."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path} cannot be used ({reason}).") from None
+
+    def refuse_other(self, given: Mapping[str, Any]) -> None:
+        """Raises ``InputError`` where the fields ``given`` of a specification are not this one's."""
+        stored = {**dataclasses.asdict(self.spec), "experiment": self.description.experiment}
+        others = [
+            f"{name} is {json.dumps(stored[name])} there and {json.dumps(value)} here"
+            for name, value in given.items()
+            if stored[name] != value
+        ]
+        if others:
+            raise InputError(
+                f"--resume {self.directory}: what was begun has another specification: "
+                f"{'; '.join(others)}. Leave these options out, or begin a new sweep."
+            )
+
+    def prepare(self) -> PreparedSweep:
+        """The sweep as it was begun: the same configurations, whatever has become of its space.
+
+        Raises:
+            InputError: it cannot go on here.
+        """
+        said = self.description
+        configurations = [Configuration.create(c, self.spec.steps) for c in said.configurations]
+        sweep = _plan(self.spec, configurations, said.configs, said.seeds)
+        here = sweep.plan.hardware.platform
+        if here != self.platform:
+            raise InputError(
+                f"the sweep in {self.directory} was trained on a {self.platform}, where the same "
+                f"numbers come out, and this is a {here}: go on with --resume where there is a "
+                f"{self.platform}, or begin a new sweep."
+            )
+        changed = [
+            f"{name} {self.versions[name]} has become {version}"
+            for name, version in _versions().items()
+            if self.versions.get(name) not in (None, version) and name not in ("mlflow", "python")
+        ]
+        if not changed:
+            return sweep
+        warning = f"{', '.join(changed)}: numbers from here on may differ in their last digits"
+        return dataclasses.replace(sweep, warnings=(*sweep.warnings, warning))
+
+
+def _versions() -> dict[str, str | None]:
+    packages = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "mlflow")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,75 @@
+"""``python -m jaxrl.sync``: sends what a run directory has and a tracker has not."""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from jaxrl.command import Parser, add_tracking_options, tracking_options
+from jaxrl.errors import InputError, SweepError
+from jaxrl.lease import Lease
+from jaxrl.rundir import RunDirectory
+from jaxrl.specification import SavedSweep
+from jaxrl.tracking import journal
+from jaxrl.tracking.console import PatientConsole, say
+from jaxrl.tracking.session import Session, Tracking, earlier_uri, open_tracker
+
+_LINE_SECONDS = 10.0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m jaxrl.sync", description=__doc__, allow_abbrev=False)
+    parser.add_argument("run_dir", type=pathlib.Path, help="of a sweep that does not run now")
+    parser.add_argument(
+        "--tracking-uri",
+        help="MLflow's, jsonl:FILE or console: (where the sweep was tracked, or MLflow's default)",
+    )
+    add_tracking_options(parser)
+    return parser
+
+
+def _sync(console: Console, args: argparse.Namespace) -> bool:
+    """Whether everything has arrived."""
+    saved = SavedSweep.read(args.run_dir)
+    track, per_hour = tracking_options(args)
+    uri = args.tracking_uri or earlier_uri(args.run_dir)
+    tracker = open_tracker(uri, saved.description)
+    tracker.connect()
+    session = Session(tracker, saved.description, Tracking(uri, track, per_hour))
+    lease = Lease(args.run_dir)
+    try:
+        say(console, f"to {tracker.uri}: {session.estimate()}")
+        session.start(RunDirectory(args.run_dir), is_new=False)
+        while not session.follower.wait(_LINE_SECONDS):
+            say(console, f"{tracker.requests:,} requests; {session.follower.trouble or 'going on'}")
+        arrived = session.finish(_LINE_SECONDS)
+    finally:
+        lease.release()
+    for note in tracker.notes:
+        say(console, f"warning: {note}")
+    if not journal.has_ended(args.run_dir / "journal"):
+        say(console, f"the sweep has not ended: python -m jaxrl.sweep --resume {args.run_dir}")
+    if arrived:
+        say(console, f"everything has arrived, in {tracker.requests:,} requests")
+    else:
+        say(console, f"not everything has arrived: {session.follower.trouble}; run this again")
+    return arrived
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    console = PatientConsole()
+    try:
+        return 0 if _sync(console, _parser().parse_args(argv)) else 1
+    except (InputError, SweepError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        print("interrupted: what arrived is noted, run this again for the rest", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

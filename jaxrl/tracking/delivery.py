@@ -1,0 +1,77 @@
+"""What has been delivered to a tracker, kept in the run directory so that another process goes on.
+
+``tracking/NAME.json``: where (``uri``, without a secret), the tracker's own ``state``, and for each run
+how many of the updates that the journal gives have arrived. Written now and then: what arrived
+since is delivered again, which changes nothing.
+"""
+
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+from jaxrl.tracking.projection import RunUpdate
+
+FOLDER = "tracking"
+_WRITE_SECONDS = 5.0
+
+
+class Delivery:
+    """The record of one tracker, at ``uri``, in a run directory."""
+
+    def __init__(self, run_dir: pathlib.Path, uri: str) -> None:
+        digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
+        self._path = run_dir / FOLDER / f"{digest}.json"
+        self._uri = uri
+        record = _read(self._path)
+        self.state: dict[str, Any] = record.get("state", {})
+        arrived = record.get("arrived", {})
+        self._arrived = collections.Counter({key: int(n) for key, n in arrived.items()})
+        self._before = self._arrived.copy()
+        self._written = -_WRITE_SECONDS
+
+    def is_new(self, update: RunUpdate) -> bool:
+        """Whether an update had not arrived when this record was read; asked once for each, in the
+        order of the journal."""
+        key = _key(update)
+        self._before[key] -= 1
+        return self._before[key] < 0
+
+    def arrived(self, update: RunUpdate, state: dict[str, Any]) -> None:
+        """Notes that an update has arrived, after which the tracker's state is ``state``."""
+        self._arrived[_key(update)] += update.count
+        self.state = state
+        if time.monotonic() - self._written > _WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Keeps the record."""
+        record = {"uri": self._uri, "state": self.state, "arrived": self._arrived}
+        self._path.parent.mkdir(exist_ok=True)
+        part = self._path.with_name(self._path.name + ".part")
+        part.write_text(json.dumps(record))
+        os.replace(part, self._path)
+        self._written = time.monotonic()
+
+
+def last_uri(run_dir: pathlib.Path) -> str | None:
+    """Where a run directory was last delivered to."""
+    paths = sorted((run_dir / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    uris = [_read(path).get("uri") for path in paths]
+    return next((uri for uri in reversed(uris) if uri), None)
+
+
+def _key(update: RunUpdate) -> str:
+    return "parent" if update.config is None else str(update.config)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """A record; an empty one where none can be read, so that everything is delivered again."""
+    try:
+        record = json.loads(path.read_text())
+        return record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,100 @@
+"""A run directory and a tracker, put together: what a sweep and ``jaxrl.sync`` have in common."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+from rich.console import Console
+
+from jaxrl.rundir import RunDirectory
+from jaxrl.tracking.budget import Budget, default_requests_per_hour
+from jaxrl.tracking.delivery import Delivery, last_uri
+from jaxrl.tracking.follower import Follower
+from jaxrl.tracking.lines_tracker import ConsoleTracker, JsonLinesTracker
+from jaxrl.tracking.mlflow_tracker import MlflowTracker
+from jaxrl.tracking.projection import Description, Projection
+from jaxrl.tracking.selection import Choice, Selection
+from jaxrl.tracking.tracker import Tracker
+
+ARTIFACTS = ("results.csv", "sweep.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracking:
+    """How a sweep is tracked."""
+
+    uri: str | None = None
+    """MLflow's, or ``jsonl:FILE``, or ``console:``; None for where it went before, or MLflow's own."""
+    track: str = "all"
+    """Which configurations get a run: ``all``, ``top:N`` or ``parent``."""
+    requests_per_hour: int | None = None
+    """None for what the address suggests."""
+
+
+def open_tracker(uri: str | None, description: Description) -> Tracker:
+    """The tracker at ``uri``, not yet connected.
+
+    Raises:
+        InputError: no tracker has such an address.
+    """
+    if uri is not None and uri.startswith("jsonl:"):
+        return JsonLinesTracker(pathlib.Path(uri.removeprefix("jsonl:")))
+    if uri == "console:":
+        return ConsoleTracker(Console())
+    return MlflowTracker(uri, description)
+
+
+class Session:
+    """The follower of a run directory on its way to a tracker."""
+
+    def __init__(self, tracker: Tracker, description: Description, tracking: Tracking) -> None:
+        self.tracker = tracker
+        per_hour = tracking.requests_per_hour or default_requests_per_hour(tracker.uri)
+        self._budget = Budget(per_hour)
+        self._choice = Choice.parse(tracking.track, is_sparse=self._budget.is_limited)
+        self._description = description
+        self.per_hour = per_hour
+        self.follower: Follower
+
+    def start(self, directory: RunDirectory, is_new: bool) -> None:
+        """Follows the journal of ``directory`` from where this tracker's record says."""
+        self._directory = directory
+        delivery = Delivery(directory.path, self.tracker.uri)
+        if not is_new:
+            self.tracker.go_on(delivery.state)
+        delivery.write()
+        self.follower = Follower(
+            directory.journal,
+            Projection(self._description),
+            self.tracker,
+            selection=Selection(self._choice),
+            budget=self._budget,
+            delivery=delivery,
+        )
+        self.follower.start()
+
+    def estimate(self) -> str:
+        """About how many requests the sweep takes, for people."""
+        ends, live = self._choice.requests(len(self._description.configurations))
+        limit = f" of {self.per_hour:,} an hour" if self.per_hour else ""
+        return f"about {ends:,} requests{limit}, and {live:,} each time that live curves are sent"
+
+    def finish(self, timeout: float) -> bool:
+        """Drains the follower and attaches the results; whether everything has arrived."""
+        if not self.follower.finish(timeout):
+            return False
+        try:
+            for name in ARTIFACTS:
+                path = self._directory.path / name
+                if path.exists():
+                    self.tracker.attach(path)
+        except Exception:  # whatever the client raises: the files are in the run directory
+            return False
+        return True
+
+
+def earlier_uri(directory: pathlib.Path) -> str | None:
+    """Where the sweep in ``directory`` was tracked before; None where it was not."""
+    with contextlib.suppress(OSError):
+        return last_uri(directory)
+    return None
