@@ -43,7 +43,7 @@ def test_a_terminal_shows_progress_speed_and_the_best(sweep):
     plan, results = sweep
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     display = ConsoleDisplay(console)
-    display.start(plan, results, None)
+    display.start(plan, results, None, [0] * len(plan.agents))
     feed(display, results, report([0, 1], 500, 500, [20.0, 90.0]))
     feed(display, results, report([2], 500, 500, [10.0]))
     display.stop()
@@ -58,7 +58,7 @@ def test_elsewhere_it_prints_plain_lines(sweep):
     plan, results = sweep
     console = Console(file=io.StringIO(), width=80)
     display = ConsoleDisplay(console)
-    display.start(plan, results, None)
+    display.start(plan, results, None, [0] * len(plan.agents))
     feed(display, results, report([0, 1], 500, 500, [20.0, 90.0]))
     display.stop()
     lines = console.file.getvalue().splitlines()
@@ -69,7 +69,7 @@ def test_elsewhere_it_prints_plain_lines(sweep):
 
 def test_progress_weighs_steps_by_their_cost(sweep):
     plan, _ = sweep
-    meter = Meter(plan)
+    meter = Meter(plan, [0] * len(plan.agents))
     meter.update(report([2], 1000, 1000, [10.0]))  # trains four times as often as the others
     assert meter.steps == 1000
     assert 1 / 3 < meter.fraction < 1
@@ -82,7 +82,7 @@ def test_the_time_left_is_not_guessed_before_everything_is_compiled(sweep):
     plan, results = sweep
     console = Console(file=io.StringIO(), width=80)
     display = ConsoleDisplay(console, ["something to know"])
-    display.start(plan, results, None)
+    display.start(plan, results, None, [0] * len(plan.agents))
     feed(display, results, report([0, 1], 500, 500, [20.0, 90.0], ready=0))
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "warning: something to know"

@@ -10,8 +10,8 @@ import pytest
 from jaxrl.tracking import journal as journals
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.journal import Journal
-from jaxrl.tracking.mlflow_tracker import TrackerError
 from jaxrl.tracking.projection import METRICS, Description, Projection
+from jaxrl.tracking.tracker import TrackerError
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -19,7 +19,10 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 class Tracker:
     """Keeps updates; each call takes ``seconds`` and raises the next of ``errors`` first."""
 
+    uri, notes = "memory:", ()
+
     def __init__(self, errors=(), seconds=0.0):
+        self.requests, self.state = 0, {}
         self.updates = []
         self.calls = 0
         self._errors = iter(errors)
@@ -27,6 +30,7 @@ class Tracker:
 
     def apply(self, update):
         self.calls += 1
+        self.requests += 1
         time.sleep(self._seconds)
         error = next(self._errors, None)
         if error is not None:
@@ -42,11 +46,11 @@ class Tracker:
         return [(m.step, m.value) for m in metrics if m.key == "eval/return_mean"]
 
 
-def follow(directory, tracker, agents=1):
+def follow(directory, tracker, agents=1, **options):
     configurations = [{"gamma": 0.9}] * agents
     numbers = list(range(agents))
     description = Description("name", "id", "jaxrl", {}, configurations, numbers, numbers)
-    follower = Follower(directory, Projection(description), tracker)
+    follower = Follower(directory, Projection(description), tracker, **options)
     follower.start()
     return follower
 

@@ -198,7 +198,7 @@ def test_files_are_attached_to_the_parent_run(mlflow_server, tmp_path):
     description = describe()
     tracker = MlflowTracker(mlflow_server, description)
     tracker.apply(RunUpdate(None, NOW, status="FINISHED"))
-    tracker.log_artifact(tmp_path / "results.csv")
+    tracker.attach(tmp_path / "results.csv")
     stored = Stored(mlflow_server, description)
     run_id = stored.parent.info.run_id
     assert [file.path for file in stored.client.list_artifacts(run_id)] == ["results.csv"]
@@ -276,7 +276,7 @@ def test_a_server_that_fails_for_a_while_has_everything_after_trying_again(mlflo
 def refusal(uri, description=None):
     began = time.monotonic()
     with pytest.raises(InputError) as caught:
-        MlflowTracker(uri, description or describe())
+        MlflowTracker(uri, description or describe()).connect()
     assert time.monotonic() - began < 20
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -315,7 +315,7 @@ def test_a_uri_that_mlflow_cannot_use_is_refused_with_the_choices(uri):
 
 def test_a_deleted_experiment_is_refused_by_its_name(uri):
     description = describe()
-    MlflowTracker(uri, description)
+    MlflowTracker(uri, description).connect()
     stored = Stored(uri, description)
     stored.client.delete_experiment(stored.experiment.experiment_id)
     message = refusal(uri, description)
