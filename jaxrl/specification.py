@@ -201,10 +201,11 @@ class SavedSweep:
     def refuse_other(self, given: Mapping[str, Any]) -> None:
         """Raises ``InputError`` where the fields ``given`` of a specification are not this one's."""
         stored = {**dataclasses.asdict(self.spec), "experiment": self.description.experiment}
+        pairs = {name: (json.dumps(stored[name]), json.dumps(v)) for name, v in given.items()}
         others = [
-            f"{name} is {json.dumps(stored[name])} there and {json.dumps(value)} here"
-            for name, value in given.items()
-            if stored[name] != value
+            f"{n} is {there} there and {here} here"
+            for n, (there, here) in pairs.items()
+            if there != here
         ]
         if others:
             raise InputError(
