@@ -228,7 +228,10 @@ class _Training:
         if self._session is None:
             return None
         is_hasty = signal.SIGTERM in self._signals
-        return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
+        try:
+            return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
+        except KeyboardInterrupt:  # who does not want to wait for it
+            return False
 
     def _outcome(self, status: str, tracked: bool | None, checkpoints: Checkpoints) -> Outcome:
         notes = [checkpoints.trouble] if checkpoints.trouble and status != "finished" else []

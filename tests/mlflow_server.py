@@ -38,9 +38,9 @@ def mlflow_proxy(mlflow_server: str) -> Iterator["tuple[str, Proxy]"]:
 
 
 @contextlib.contextmanager
-def serve(directory: pathlib.Path) -> Iterator[str]:
+def serve(directory: pathlib.Path, port: int | None = None) -> Iterator[str]:
     """An MLflow server that keeps everything in ``directory``; its URI."""
-    port = _free_port()
+    port = port or free_port()
     command = [
         *[sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)],
         *["--backend-store-uri", f"sqlite:///{directory / 'mlflow.db'}", "--serve-artifacts"],
@@ -66,7 +66,7 @@ def serve(directory: pathlib.Path) -> Iterator[str]:
         _end_group(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -99,6 +99,10 @@ class Proxy:
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
+        self.seconds = 0.0
+        """What every answer takes."""
+        self.fail_every = 0
+        """Every how many requests one gets status 500; 0 for none."""
         self.refuse: collections.Counter[str] = collections.Counter()
         self.calls: list[str] = []
         """The last part of each request's path, in their order."""
@@ -106,6 +110,9 @@ class Proxy:
     def answer(self, method: str, path: str, kind: str, body: bytes) -> tuple[int, bytes]:
         name = path.partition("?")[0].rpartition("/")[2]
         self.calls.append(name)
+        time.sleep(self.seconds)
+        if self.fail_every and len(self.calls) % self.fail_every == 0:
+            return 500, b"the proxy has failed"
         if self.refuse[name]:
             self.refuse[name] -= 1
             return 503, b"the proxy has lost it"

@@ -8,7 +8,7 @@ NGROK_REQUESTS_PER_HOUR = 5_000
 """By default through ngrok, whose free plan allows 20,000 a month."""
 _HOUR = 3600.0
 _FIRST_PAUSE = 5.0
-_PAUSE_SHARE = 0.25
+_PAUSE_SHARE = 0.3
 
 
 def default_requests_per_hour(uri: str) -> int | None:
@@ -46,8 +46,8 @@ class Budget:
         return self._spent[0][0] + _HOUR - now
 
     def pause(self, shortest: float) -> float:
-        """Seconds until live curves are sent again: where requests are few, a quarter of the time so
-        far, so that their number grows with the logarithm of time."""
+        """Seconds until live curves are sent again: where requests are few, three tenths of the
+        time so far, so that their number grows with the logarithm of time."""
         if not self.is_limited:
             return shortest
         return max(shortest, _FIRST_PAUSE, _PAUSE_SHARE * (time.monotonic() - self._began))

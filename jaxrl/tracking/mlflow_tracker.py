@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 # MLflow's own retries would hold a request for four minutes; the follower has its own.
 _CLIENT_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -164,13 +164,14 @@ class MlflowTracker:
 
     def _is_gone(self, config: int) -> bool:
         """Whether a configuration's run has been deleted, and the sweep's own has not."""
-        lifecycles = []
-        for run_id in (self._runs.get(config), self._runs.get(None)):
-            try:
-                lifecycles.append(self._ask(self._client.get_run, run_id).info.lifecycle_stage)
-            except self._mlflow.MlflowException:
-                lifecycles.append("deleted")
-        return lifecycles == ["deleted", "active"]
+        return config in self._runs and self._is_deleted(config) and not self._is_deleted(None)
+
+    def _is_deleted(self, config: int | None) -> bool:
+        try:
+            run = self._ask(self._client.get_run, self._runs[config])
+        except self._mlflow.exceptions.RestException:
+            return True
+        return run.info.lifecycle_stage == "deleted"
 
     def _run_of(self, update: RunUpdate) -> str:
         """The id of an update's run, which is made where there is none; the parent always first."""
