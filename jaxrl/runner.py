@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,9 @@ class Display(Protocol):
         self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
     ) -> None:
         """``steps``: how many each agent has taken already."""
+
+    def say(self, text: str) -> None:
+        """Shows a line, before :meth:`start`."""
 
     def update(self, report: Report) -> None: ...
     def stop(self) -> None: ...
@@ -181,6 +185,7 @@ class _Training:
         for index, members in enumerate(tiles):
             at = plan.budget.steps if index in finished else 0
             steps[list(members)] = saved[index].step if index in saved else at
+        self._say_what_it_takes()
         if self._session is not None:
             self._session.start(self._directory, is_new)
         follower = None if self._session is None else self._session.follower
@@ -201,6 +206,17 @@ class _Training:
             self._write_end(status, journal, lease)
             tracked = self._drain()
         return self._outcome(status, tracked, checkpoints)
+
+    def _say_what_it_takes(self) -> None:
+        size = self._sweep.plan.state_bytes
+        free = shutil.disk_usage(self._directory.path).free
+        if free < 2 * size:  # the last two, whose replay is shared
+            self._display.say(
+                f"warning: a checkpoint may take up to {size / 2**20:,.0f} MiB, and "
+                f"{free / 2**20:,.0f} MiB are free in {self._directory.path}"
+            )
+        if self._session is not None and self._session.per_hour is not None:
+            self._display.say(f"tracking: {self._session.estimate()}")
 
     def _take(self, report: Report, journal: Journal, checkpoints: Checkpoints) -> None:
         """What a report says, kept: the policies before the journal, and the snapshot after it."""

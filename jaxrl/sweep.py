@@ -145,6 +145,7 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"programs: {len(plan.shapes)} for training, one a shape, each with four helpers",
         f"memory: {plan.memory_bytes / 2**20:,.0f} MiB of "
         f"{plan.hardware.memory_bytes / 2**20:,.0f} MiB free{waves}",
+        f"checkpoints: up to {plan.state_bytes / 2**20:,.0f} MiB each",
         f"device: {plan.hardware.description}",
         f"time: about {plan.predicted_seconds():,.0f} s and, where nothing is cached, "
         f"{plan.compile_seconds():,.0f} s of compiling",

@@ -138,7 +138,7 @@ def test_a_deleted_experiment_is_said_once_and_training_goes_on(mlflow_server, t
     client.delete_experiment(client.get_experiment_by_name("deleted under it").experiment_id)
     assert process.wait(180) == 0
     output = (tmp_path / "output.log").read_text()
-    assert "did not receive everything (refused" in output
+    assert "did not receive everything (refused: the sweep's experiment or parent run" in output
     assert f"python -m jaxrl.sync {run_dir}" in output
     assert (run_dir / "best" / "1").exists()
 

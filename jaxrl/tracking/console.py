@@ -85,6 +85,10 @@ class ConsoleDisplay:
         self._live: Live | None = None
         self._next_line = 0.0
 
+    def say(self, text: str) -> None:
+        """Prints a line, before anything is shown."""
+        say(self._console, text)
+
     def start(
         self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
     ) -> None:

@@ -169,8 +169,10 @@ class MlflowTracker:
     def _is_deleted(self, config: int | None) -> bool:
         try:
             run = self._ask(self._client.get_run, self._runs[config])
-        except self._mlflow.exceptions.RestException:
-            return True
+        except self._mlflow.MlflowException as error:
+            if self._is_permanent(error):
+                return True
+            raise
         return run.info.lifecycle_stage == "deleted"
 
     def _run_of(self, update: RunUpdate) -> str:
@@ -269,6 +271,8 @@ def _explain(error: BaseException) -> str:
             "MLflow refuses this host name: start its server with --allowed-hosts and the name in "
             "this address"
         )
+    if "must be in the 'active' state" in text:
+        return "the sweep's experiment or parent run was deleted there: restore it in MLflow's page"
     if re.search(r"error code 401|UNAUTHENTICATED", text):
         return (
             "it asks for a login: give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "

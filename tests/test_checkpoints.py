@@ -1,0 +1,198 @@
+"""Checkpoints on disk: whole or not at all, small, and the last two."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jaxrl.checkpoints import Checkpoints
+from jaxrl.population.report import Report
+from jaxrl.population.snapshot import BLOCK_ROWS, Control, Snapshot
+
+
+def report(tile, step, starts=(), final=False, value=0):
+    agents = np.array([2 * tile, 2 * tile + 1])
+    if final:
+        return Report(tile, agents, step, 0, 0.0, 1, final={})
+    leaves = [np.full((2, 3), value, np.float32), np.array([True, False])]
+    blocks = {start: np.full((2, BLOCK_ROWS, 4), value, np.float32) for start in starts}
+    return Report(tile, agents, step, 1, 0.0, 1, snapshot=Snapshot(tile, step, leaves, blocks))
+
+
+TILES = [(0, 1), (2, 3), (4, 5)]
+
+
+class Store:
+    """Checkpoints in a folder, written when asked."""
+
+    def __init__(self, folder, every=1e9):
+        self.folder, self.control = folder, Control()
+        self.commits = 0
+        self.checkpoints = Checkpoints(folder, self.control, every, self.count, expected_bytes=1000)
+
+    def count(self):
+        self.commits += 1
+
+    def write(self, *reports):
+        """One checkpoint of ``reports``."""
+        before = self.commits
+        for each in reports:
+            self.checkpoints.add(each)
+        deadline = time.monotonic() + 10
+        while self.commits == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1)  # it is renamed after that
+
+    def __enter__(self):
+        self.checkpoints.start()
+        return self
+
+    def __exit__(self, *_):
+        self.checkpoints.close()
+
+    def names(self):
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+def load(folder, tiles=TILES, finished=()):
+    return Store(folder).checkpoints.load(tiles, finished)
+
+
+def test_what_was_written_is_loaded_with_every_block(tmp_path):
+    with Store(tmp_path) as store:
+        store.checkpoints.add(report(1, 1))  # so that it is known
+        store.write(report(0, 3000, [0, BLOCK_ROWS], value=1), report(1, 2000, [0], value=2))
+        store.write(report(0, 5000, [BLOCK_ROWS], value=3), report(1, 2001, [0], value=4))
+    saved = load(tmp_path)
+    assert {tile: each.step for tile, each in saved.items()} == {0: 5000, 1: 2001}
+    snapshot = saved[0].load()
+    assert (snapshot.tile, snapshot.step) == (0, 5000)
+    assert {start: rows[0, 0, 0] for start, rows in snapshot.blocks.items()} == {
+        0: 1,
+        BLOCK_ROWS: 3,
+    }
+    np.testing.assert_array_equal(snapshot.leaves[0], np.full((2, 3), 3))
+    np.testing.assert_array_equal(snapshot.leaves[1], [True, False])
+
+
+def test_the_last_two_are_kept_with_what_they_need(tmp_path):
+    with Store(tmp_path) as store:
+        for number in range(6):
+            store.write(report(0, 1000 + number, [0 if number else BLOCK_ROWS], value=number))
+    assert store.names() == [
+        "replay-000001.npz",  # of it there is one block that was never written to again
+        "replay-000005.npz",
+        "replay-000006.npz",
+        "state-000005.npz",
+        "state-000006.npz",
+    ]
+    assert {start: rows[0, 0, 0] for start, rows in load(tmp_path)[0].load().blocks.items()} == {
+        0: 5,
+        BLOCK_ROWS: 0,
+    }
+
+
+@pytest.mark.parametrize("damaged", ["state-000002.npz", "replay-000002.npz"])
+@pytest.mark.parametrize("how", ["cut", "empty", "missing", "bits"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damaged, how, tmp_path):
+    with Store(tmp_path) as store:
+        for number in (1, 2):
+            store.write(report(0, 100 * number, [0], value=number))
+    path = tmp_path / damaged
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "bits":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes(64) + b"\x01" + content[middle + 65 :])
+    else:
+        path.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
+    saved = load(tmp_path)
+    assert saved[0].step == 100 or (how == "bits" and saved[0].step == 200)
+    assert saved[0].load().leaves[0][0, 0] == saved[0].step / 100
+
+
+def test_a_tile_that_has_not_reported_again_is_carried_over(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0], value=1))
+    with Store(tmp_path) as store:
+        assert store.checkpoints.load(TILES, ())[0].step == 100
+        store.write(report(1, 70, [0], value=2))
+        store.write(report(1, 80, [0], value=3))
+        store.write(report(1, 90, [0], value=4))
+    saved = load(tmp_path)
+    assert {tile: each.step for tile, each in saved.items()} == {0: 100, 1: 90}
+    assert saved[0].load().blocks[0][0, 0, 0] == 1
+
+
+def test_finished_tiles_are_dropped(tmp_path):
+    with Store(tmp_path) as store:
+        store.checkpoints.add(report(1, 10))
+        store.write(report(0, 100, [0]), report(1, 100, [0]))
+        store.checkpoints.add(report(0, 200, final=True))
+        store.write(report(1, 200, [0]))
+    assert load(tmp_path).keys() == {1}
+    assert load(tmp_path, finished={1}) == {}
+
+
+def test_a_checkpoint_of_other_tiles_is_not_used(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0]))
+    assert load(tmp_path, [(0, 2), (1, 3)]) == {}
+
+
+def test_parts_of_a_killed_process_are_removed_and_numbers_go_on(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0]))
+    (tmp_path / "state-000002.npz.part").write_bytes(b"half")
+    with Store(tmp_path) as store:
+        store.checkpoints.load(TILES, ())
+        store.write(report(0, 200, [0]))
+    assert not list(tmp_path.glob("*.part"))
+    assert (tmp_path / "state-000002.npz").exists()
+
+
+def test_it_waits_for_every_tile_that_has_begun(tmp_path):
+    with Store(tmp_path) as store:
+        store.checkpoints.add(report(1, 10))
+        time.sleep(0.2)
+        before = store.commits
+        store.checkpoints.add(report(0, 100, [0]))
+        time.sleep(0.3)
+        assert store.commits == before
+        store.write(report(1, 100, [0]))
+    assert load(tmp_path).keys() == {0, 1}
+
+
+def test_the_end_writes_what_has_come(tmp_path):
+    with Store(tmp_path) as store:
+        store.checkpoints._begun.add(2)
+        store.checkpoints.add(report(0, 100, [0]))
+    assert load(tmp_path).keys() == {0}
+
+
+def test_snapshots_are_asked_for_when_they_are_due(tmp_path):
+    with Store(tmp_path, every=0.2) as store:
+        time.sleep(0.7)
+        assert store.control.wanted >= 2
+
+
+def test_a_folder_that_cannot_be_written_is_trouble_and_the_next_is_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    with Store(folder) as store:
+        store.write(report(0, 100, [0], value=1))
+        folder.rename(tmp_path / "away")
+        store.checkpoints.add(report(0, 200, [0], value=2))
+        deadline = time.monotonic() + 10
+        while store.checkpoints.trouble is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "no such file or directory" in store.checkpoints.trouble
+        assert store.control.wanted_whole == store.control.wanted + 1
+        (tmp_path / "away").rename(folder)
+        store.write(report(0, 300, [0], value=3))
+        assert store.checkpoints.trouble is None
+    assert load(folder)[0].step == 300
+    assert threading.active_count() < 50
