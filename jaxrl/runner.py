@@ -25,7 +25,7 @@ from jaxrl.search.results import Results
 from jaxrl.specification import PreparedSweep, SavedSweep, describe, to_json
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.journal import Journal, Record, read
-from jaxrl.tracking.session import Session, Tracking, earlier_uri, open_tracker
+from jaxrl.tracking.session import Session, Tracking, address, open_tracker
 
 DRAIN_SECONDS = 60.0
 """How long the end of a sweep waits for its tracker."""
@@ -114,9 +114,12 @@ def resume(
     before, if it was.
     """
     session = None
-    if tracking is not None and (uri := tracking.uri or earlier_uri(saved.directory)) is not None:
-        tracker = open_tracker(uri, saved.description)
-        session = Session(tracker, saved.description, tracking)
+    if tracking is not None:
+        if uri := address(tracking.uri, saved.directory):
+            tracker = open_tracker(uri, saved.description)
+            session = Session(tracker, saved.description, tracking)
+        else:
+            display.say("not tracked, as before: --tracking-uri would, also what there is already")
     directory = RunDirectory(saved.directory)
     return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=False)
 

@@ -14,7 +14,7 @@ from jaxrl.rundir import RunDirectory
 from jaxrl.specification import SavedSweep
 from jaxrl.tracking import journal
 from jaxrl.tracking.console import PatientConsole, say
-from jaxrl.tracking.session import Session, Tracking, earlier_uri, open_tracker
+from jaxrl.tracking.session import Session, Tracking, address, open_tracker
 
 _LINE_SECONDS = 10.0
 
@@ -34,7 +34,7 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
     """Whether everything has arrived."""
     saved = SavedSweep.read(args.run_dir)
     track, per_hour = tracking_options(args)
-    uri = args.tracking_uri or earlier_uri(args.run_dir)
+    uri = address(args.tracking_uri, args.run_dir)
     tracker = open_tracker(uri, saved.description)
     tracker.connect()
     session = Session(tracker, saved.description, Tracking(uri, track, per_hour))

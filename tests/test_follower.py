@@ -8,6 +8,8 @@ import time
 import pytest
 
 from jaxrl.tracking import journal as journals
+from jaxrl.tracking.budget import Budget
+from jaxrl.tracking.delivery import Delivery, last_uri
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.journal import Journal
 from jaxrl.tracking.projection import METRICS, Description, Projection
@@ -244,3 +246,78 @@ def test_a_tracker_that_has_nothing_yet_is_as_far_behind_as_the_oldest_record_wa
     time.sleep(1.5)
     assert 1 < follower.seconds_behind() < 2.5
     assert follower.finish(10)
+
+
+def test_an_outage_fills_no_memory(tmp_path, monkeypatch):
+    read, count = journals.read, itertools.count()
+
+    def counted(*args):
+        for record in read(*args):
+            next(count)
+            yield record
+
+    monkeypatch.setattr(journals, "read", counted)
+    evaluate(Journal(tmp_path), *range(5000))
+    tracker = Tracker(itertools.repeat(OSError("down")))
+    follower = follow(tmp_path, tracker)
+    wait_for(lambda: tracker.calls >= 2)
+    assert not follower.finish(0)
+    assert next(count) <= 501
+
+
+class Process:
+    """A follower of its own on a journal, with a record of what has arrived."""
+
+    def __init__(self, directory, tracker, agents=2):
+        delivery = Delivery(directory, tracker.uri)
+        self.follower = follow(directory / "journal", tracker, agents, delivery=delivery)
+
+
+def test_another_process_goes_on_where_the_last_one_was(tmp_path):
+    journal, first, second = Journal(tmp_path / "journal"), Tracker(), Tracker()
+    evaluate(journal, 1, 2, agents=2)
+    assert Process(tmp_path, first).follower.finish(5)
+    evaluate(journal, 3, agents=2)
+    assert Process(tmp_path, second).follower.finish(5)
+    assert first.points(1) == expected([1, 2], 1)
+    assert second.points(1) == expected([3], 1)
+
+
+def test_a_process_that_was_killed_before_it_noted_says_it_again(tmp_path, monkeypatch):
+    journal, first, second = Journal(tmp_path / "journal"), Tracker(), Tracker()
+    evaluate(journal, 1, 2, agents=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "write", lambda _: None)
+        assert Process(tmp_path, first).follower.finish(5)
+    assert Process(tmp_path, second).follower.finish(5)
+    assert second.points(0) == first.points(0) == expected([1, 2])
+
+
+def test_a_record_that_cannot_be_read_is_none(tmp_path):
+    evaluate(Journal(tmp_path / "journal"), 1, agents=2)
+    assert Process(tmp_path, Tracker()).follower.finish(5)
+    (record,) = (tmp_path / "tracking").glob("*.json")
+    record.write_text("{torn")
+    again = Tracker()
+    assert Process(tmp_path, again).follower.finish(5)
+    assert again.points(0) == expected([1])
+
+
+def test_trackers_have_records_of_their_own(tmp_path):
+    evaluate(Journal(tmp_path / "journal"), 1, agents=2)
+    here, there = Tracker(), Tracker()
+    there.uri = "memory:elsewhere"
+    for tracker in (here, there):
+        assert Process(tmp_path, tracker).follower.finish(5)
+        assert tracker.points(0) == expected([1])
+    assert last_uri(tmp_path) == "memory:elsewhere"
+
+
+def test_a_budget_that_is_used_up_is_said_and_waited_for(tmp_path):
+    evaluate(Journal(tmp_path), 1, agents=6)
+    tracker = Tracker()
+    follower = follow(tmp_path, tracker, agents=6, budget=Budget(3))
+    wait_for(lambda: follower.trouble)
+    assert "the hour's requests are used up for 60 minutes" in follower.trouble
+    assert tracker.requests == 3
+    assert not follower.finish(0)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 
 from rich.console import Console
@@ -93,8 +94,9 @@ class Session:
         return True
 
 
-def earlier_uri(directory: pathlib.Path) -> str | None:
-    """Where the sweep in ``directory`` was tracked before; None where it was not."""
+def address(given: str | None, directory: pathlib.Path) -> str | None:
+    """Where to track what goes on in ``directory``: as ``given``, or as MLFLOW_TRACKING_URI says, or
+    where it was tracked before; None where it was not."""
     with contextlib.suppress(OSError):
-        return last_uri(directory)
+        return given or os.environ.get("MLFLOW_TRACKING_URI") or last_uri(directory)
     return None
