@@ -84,7 +84,7 @@ def stopped_after(count, plan):
     return reports, tiles
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 11])
+@pytest.mark.parametrize("count", [1, 8])
 def test_a_training_goes_on_from_its_snapshots_to_the_same_numbers(count, whole):
     plan = plan_of()
     before, tiles = stopped_after(count, plan)

@@ -57,7 +57,7 @@ def describe():
     return Description(
         "name",
         f"id-{next(_number)}",
-        f"experiment-{next(_number)}",
+        f"trackers-{next(_number)}",
         {},
         [{}] * 3,
         [0, 1, 2],
