@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from jaxrl.tracking import follower as followers
 from jaxrl.tracking import journal as journals
 from jaxrl.tracking.budget import Budget
 from jaxrl.tracking.delivery import Delivery, last_uri
@@ -257,12 +258,13 @@ def test_an_outage_fills_no_memory(tmp_path, monkeypatch):
             yield record
 
     monkeypatch.setattr(journals, "read", counted)
+    monkeypatch.setattr(followers, "_POINTS_AT_ONCE", 1000)
     evaluate(Journal(tmp_path), *range(5000))
     tracker = Tracker(itertools.repeat(OSError("down")))
     follower = follow(tmp_path, tracker)
     wait_for(lambda: tracker.calls >= 2)
     assert not follower.finish(0)
-    assert next(count) <= 501
+    assert next(count) <= 1000
 
 
 class Process:

@@ -7,7 +7,6 @@ left alone, and training goes on. What has arrived is kept on disk, so that anot
 """
 
 import functools
-import itertools
 import math
 import pathlib
 import threading
@@ -26,7 +25,12 @@ from jaxrl.tracking.tracker import Tracker, TrackerError
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.5
-_RECORDS_AT_ONCE = 500
+_POINTS_AT_ONCE = 250_000
+"""That are read before they are sent: enough for large requests, and no more than memory for."""
+_REST = 9.0
+"""Times what sending took, after which it is done again: a server on the same machine takes its
+processor's time from the training."""
+_LONGEST_REST = 60.0
 _LONGEST_PAUSE = 30.0
 
 
@@ -62,6 +66,8 @@ class Follower:
         self._oldest_pending: int | None = None
         self._trouble: str | None = None
         self._complete = False
+        self._sending = 0.0
+        """Seconds of successful sending since the last rest."""
 
     def start(self) -> None:
         self._thread.start()
@@ -94,11 +100,15 @@ class Follower:
         try:
             while not self._complete:
                 finishing = self._finishing.is_set()  # before reading: nothing is written after it
+                self._sending = 0.0
                 for update in self._persist(self._read):
                     self._persist(functools.partial(self._send, update))
                 if self._oldest_pending is None:
                     self._complete = finishing
                     self._finishing.wait(self._budget.pause(_POLL_SECONDS))
+                elif not finishing:
+                    rest = min(_LONGEST_REST, _REST * self._sending)
+                    self._finishing.wait(self._budget.pause(rest))
         except TrackerError as error:
             self._trouble = f"refused: {error}"
         except TimeoutError:
@@ -118,24 +128,28 @@ class Follower:
         seconds = self._budget.seconds_until_free()
         if seconds > 0:
             raise BlockingIOError(f"the hour's requests are used up for {seconds / 60:.0f} minutes")
-        before = self._tracker.requests
+        before, began = self._tracker.requests, time.monotonic()
         try:
             self._tracker.apply(update)
         finally:
             self._budget.spend(self._tracker.requests - before)
+        self._sending += time.monotonic() - began
         if self._delivery is not None:
             self._delivery.arrived(update, self._tracker.state)
 
     def _read(self) -> list[RunUpdate]:
         """The merged updates of the next records."""
-        updates: list[RunUpdate] = []
+        updates, points = list[RunUpdate](), 0
         self._oldest_pending = None
         records = journal.read(self._directory, self._position)
         try:
-            for record, position in itertools.islice(records, _RECORDS_AT_ONCE):
+            for record, position in records:
                 updates += self._projection.feed(record)
                 self._position = position
                 self._oldest_pending = self._oldest_pending or record["time"]
+                points += sum(map(len, record.get("metrics", {}).values()))
+                if points >= _POINTS_AT_ONCE:
+                    break
         except OSError:
             if self._oldest_pending is None:  # else what was read goes out first
                 raise

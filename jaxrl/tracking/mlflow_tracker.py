@@ -231,7 +231,7 @@ class MlflowTracker:
             self._ask(self._client.log_batch, run_id, metrics=points, params=params, tags=tags)
 
     def _ask(self, method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """A request, counted; the end of a run is two, since the client reads it before."""
+        """A request, counted."""
         self.requests += 1
         return method(*args, **kwargs)
 

@@ -51,7 +51,7 @@ class Description:
     """The seed of each agent."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Metric:
     """One point of a curve; ``time`` in milliseconds since 1970."""
 

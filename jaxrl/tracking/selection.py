@@ -16,8 +16,8 @@ from jaxrl.tracking.projection import FINAL_METRICS, METRICS, Metric, RunUpdate
 
 LIVE = 32
 """Configurations that are shown live where requests are few."""
-REQUESTS_PER_RUN = 4
-"""To create one, to send one batch and to end it, which the client does in two."""
+REQUESTS_PER_RUN = 3
+"""To create one, to send one batch and to end it."""
 _KEYS = (*METRICS.values(), *FINAL_METRICS.values())
 _SCORES = (METRICS["eval_return_mean"], FINAL_METRICS["last_mean"])
 
