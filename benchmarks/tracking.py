@@ -170,13 +170,11 @@ def train(folder: pathlib.Path, configs: int, steps: int, *options: str) -> floa
     command += ["--run-dir", str(run_dir), "--set", "train_freq=8", "--set", "gradient_steps=4"]
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     finished = run_dir / "results.csv"
-    while process.poll() is None and not (finished.exists() and "--patient" not in options):
+    is_awaited = "--tracker-requests-per-hour" in options
+    while process.poll() is None and (is_awaited or not finished.exists()):
         time.sleep(0.2)
-    if "--tracker-requests-per-hour" in options:
-        process.wait()
-    else:
-        process.terminate()  # a server that does not answer is not waited for
-        process.wait()
+    process.terminate()  # a server that does not answer is not waited for
+    process.wait()
     times = [
         r["time"] for r, _ in read(run_dir / "journal") if r["kind"] in ("evaluation", "final")
     ]
@@ -186,14 +184,28 @@ def train(folder: pathlib.Path, configs: int, steps: int, *options: str) -> floa
 @contextlib.contextmanager
 def servers(folder: pathlib.Path):
     """Addresses of servers, bad and good."""
-    with serve(folder) as uri, proxy_of(uri) as (slow, one), proxy_of(uri) as (failing, two):
+    with (
+        serve(folder) as uri,
+        proxy_of(uri) as (slow, one),
+        proxy_of(uri) as (failing, two),
+        proxy_of(uri) as (silent, three),
+    ):
         one.seconds = 2.0
         two.fail_every = 3
+        forward = three.answer
+
+        def fall_silent(*args: object) -> tuple[int, bytes]:
+            if not str(args[1]).partition("?")[0].endswith(("get-by-name", "experiments/create")):
+                time.sleep(3600)
+            return forward(*args)
+
+        three.answer = fall_silent
         yield {
             "no tracking": ("--no-track",),
             "a good server": ("--tracking-uri", uri),
             "2 s a request": ("--tracking-uri", slow),
             "500 one time in three": ("--tracking-uri", failing),
+            "no answer": ("--tracking-uri", silent),
         }
 
 
