@@ -87,6 +87,7 @@ class Checkpoints:
         self._begun: set[int] = set()
         self._queue: queue.Queue[Snapshot | int | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="jaxrl-checkpoints", daemon=True)
+        self._discards = False
         self._write_seconds = 0.0
         self._bytes, self._bytes_per_second = expected_bytes, _BYTES_PER_SECOND
         self.trouble: str | None = None
@@ -131,8 +132,9 @@ class Checkpoints:
         """About how long the next checkpoint takes."""
         return self._bytes / self._bytes_per_second
 
-    def close(self) -> None:
-        """Writes a last checkpoint of the snapshots that were added since the one before."""
+    def close(self, discard: bool = False) -> None:
+        """Writes a last checkpoint of the snapshots that were added since the one before, or not."""
+        self._discards = discard
         self._queue.put(None)
         self._thread.join()
 
@@ -167,7 +169,9 @@ class Checkpoints:
             elif time.monotonic() >= due:
                 self._control.ask_for_snapshots()
                 due = time.monotonic() + self._interval()
-        if writing is not None:
+        if writing is not None and self._discards:
+            writing.discard()
+        elif writing is not None:
             self._commit(writing)
 
     def _receive(self, due: float) -> Snapshot | int | tuple[()] | None:

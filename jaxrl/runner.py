@@ -190,7 +190,8 @@ class _Training:
             steps[list(members)] = saved[index].step if index in saved else at
         self._say_what_it_takes()
         if self._session is not None:
-            self._session.start(self._directory, is_new)
+            with self._storage_errors():
+                self._session.start(self._directory, is_new)
         follower = None if self._session is None else self._session.follower
         self._display.start(plan, self._results, follower, steps.tolist())
         checkpoints.start()
@@ -204,10 +205,11 @@ class _Training:
             all_ended = all(result.has_ended for result in self._results.of_agent)
             status = "finished" if all_ended else "killed"
         finally:
-            checkpoints.close()
+            checkpoints.close(discard=lease.is_lost)
             self._display.stop()
-            self._write_end(status, journal, lease)
-            tracked = self._drain()
+            if not lease.is_lost:  # else it is another's
+                self._write_end(status, journal)
+            tracked = self._drain(status)
         return self._outcome(status, tracked, checkpoints)
 
     def _say_what_it_takes(self) -> None:
@@ -231,22 +233,21 @@ class _Training:
         checkpoints.add(report)
         self._display.update(report)
 
-    def _write_end(self, status: str, journal: Journal, lease: Lease) -> None:
+    def _write_end(self, status: str, journal: Journal) -> None:
         """Writes what is known at the end, the journal last: it says that the rest is there."""
-        if not lease.is_lost:
-            with contextlib.suppress(OSError) if status == "failed" else self._storage_errors():
-                self._directory.write(self._directory.results.name, self._results.to_csv().encode())
-                self._best.save()
-                journal.append("end", status=status)
+        with contextlib.suppress(OSError) if status == "failed" else self._storage_errors():
+            self._directory.write(self._directory.results.name, self._results.to_csv().encode())
+            self._best.save()
+            journal.append("end", status=status)
         journal.close()
         if status == "finished":
             self._directory.remove(self._directory.checkpoints)
 
-    def _drain(self) -> bool | None:
+    def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
         if self._session is None:
             return None
-        is_hasty = signal.SIGTERM in self._signals
+        is_hasty = signal.SIGTERM in self._signals or status == "failed"
         try:
             return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
         except KeyboardInterrupt:  # who does not want to wait for it

@@ -323,3 +323,24 @@ def test_a_budget_that_is_used_up_is_said_and_waited_for(tmp_path):
     assert "the hour's requests are used up for 60 minutes" in follower.trouble
     assert tracker.requests == 3
     assert not follower.finish(0)
+
+
+def test_a_record_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    journal, tracker = Journal(tmp_path / "journal"), Tracker()
+    write = Delivery.write
+
+    def fail(_):
+        raise OSError("no space left on device")
+
+    process = Process(tmp_path, tracker)
+    with monkeypatch.context() as patch:
+        patch.setattr(Delivery, "write", fail)
+        for step in (1, 2, 3):
+            evaluate(journal, step, agents=2)
+            wait_for(lambda step=step: tracker.points(1)[-1:] == expected([step], 1))
+    assert Delivery.write is write
+    assert process.follower.finish(5)
+    evaluate(journal, 4, agents=2)
+    again = Tracker()
+    assert Process(tmp_path, again).follower.finish(5)
+    assert again.points(1) == expected([4], 1)

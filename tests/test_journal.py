@@ -205,3 +205,15 @@ def test_a_segment_that_arrives_in_pieces_is_read_once_and_only_in_whole_records
             reader.read()
             assert len(reader.seen) == whole[:begin].count(b"\n")
         assert reader.seen == [0, "é", 2, "\n"]
+
+
+def test_a_clock_that_is_set_back_makes_no_record_older_than_the_one_before(tmp_path, monkeypatch):
+    now = 2_000_000_000_000_000_000
+    monkeypatch.setattr("jaxrl.tracking.journal.time.time_ns", lambda: now)
+    first = Journal(tmp_path)
+    first.append("begin")
+    now -= 3600 * 10**9
+    first.append("evaluation", step=1, agents=[0], metrics={})
+    second = Journal(tmp_path, after=2_000_000_000_000)
+    second.append("end", status="finished")
+    assert [record["time"] for record, _ in read(tmp_path)] == [2_000_000_000_000] * 3

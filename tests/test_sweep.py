@@ -299,3 +299,28 @@ def test_a_reader_that_goes_away_does_not_end_the_sweep(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert [row["status"] for row in rows(tmp_path / "run" / "results.csv")] == ["finished"] * 2
+
+
+def test_what_tracking_will_cost_is_said_before_it_starts(tmp_path, capsys):
+    where = ["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    few = ["--tracker-requests-per-hour", "100", "--track", "top:2"]
+    arguments = [*QUICK, "--configs", "5", *where, *few, "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    said = "tracking: about 13 requests of 100 an hour, and 1 each time"
+    assert said in output
+    assert output.index(said) < output.index("compiling the first programs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--track", "some"], "give all, top:N"),
+        (["--tracker-requests-per-hour", "0"], "give 1 or more"),
+        (["--checkpoint-every", "-1"], "give 0 or more seconds"),
+        (["--checkpoint-every", "nan"], "give 0 or more seconds"),
+    ],
+)
+def test_bad_options_are_refused(arguments, message, capsys):
+    assert main([*arguments, "--no-track"]) == 2
+    assert message in capsys.readouterr().err

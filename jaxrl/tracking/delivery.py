@@ -6,6 +6,7 @@ since is delivered again, which changes nothing.
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -45,7 +46,8 @@ class Delivery:
         self._arrived[_key(update)] += update.count
         self.state = state
         if time.monotonic() - self._written > _WRITE_SECONDS:
-            self.write()
+            with contextlib.suppress(OSError):  # what is not noted is only said again
+                self.write()
 
     def write(self) -> None:
         """Keeps the record."""
