@@ -144,10 +144,11 @@ class Follower:
         records = journal.read(self._directory, self._position)
         try:
             for record, position in records:
-                updates += self._projection.feed(record)
+                new = list(self._projection.feed(record))
+                updates += new
                 self._position = position
                 self._oldest_pending = self._oldest_pending or record["time"]
-                points += sum(map(len, record.get("metrics", {}).values()))
+                points += sum(len(update.metrics) for update in new)
                 if points >= _POINTS_AT_ONCE:
                     break
         except OSError:
