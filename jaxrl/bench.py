@@ -20,6 +20,7 @@ _NO_GPU = (
     "no GPU: JAX sees none here. With an NVIDIA card and its driver, pip install 'jaxrl[cuda12]' (or "
     "cuda13) brings what is missing."
 )
+_PICTURES = (".png", ".pdf", ".svg")
 _HEADER = (
     "device   agents  compile   env steps/s   updates/s  s an agent   GF/s  of peak     memory"
 )
@@ -62,6 +63,10 @@ def _check(args: argparse.Namespace) -> None:
     for file in (args.json, args.plot):
         if file is not None and not file.absolute().parent.is_dir():
             raise InputError(f"{file} cannot be written: {file.absolute().parent} is no folder.")
+        if file is not None and file.is_dir():
+            raise InputError(f"{file} cannot be written: it is a folder.")
+    if args.plot is not None and args.plot.suffix not in _PICTURES:
+        raise InputError(f"--plot {args.plot}: give a name that ends in {', '.join(_PICTURES)}.")
 
 
 def _bench_device(

@@ -18,9 +18,8 @@ def add_tracking_options(parser: argparse._ActionsContainer) -> None:
     """Adds what :func:`tracking_options` reads."""
     parser.add_argument(
         "--track",
-        default="all",
         metavar="all|top:N|parent",
-        help="which configurations get a run of their own (%(default)s)",
+        help="which configurations get a run of their own (all, or as it was begun)",
     )
     parser.add_argument(
         "--tracker-requests-per-hour",
@@ -30,13 +29,14 @@ def add_tracking_options(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def tracking_options(args: argparse.Namespace) -> tuple[str, int | None]:
-    """Which configurations get a run, and how many requests an hour a tracker is sent.
+def tracking_options(args: argparse.Namespace) -> tuple[str | None, int | None]:
+    """Which configurations get a run, and how many requests an hour a tracker is sent, where said.
 
     Raises:
         InputError: one of them cannot be used.
     """
-    Choice.parse(args.track)
+    if args.track is not None:
+        Choice.parse(args.track)
     per_hour: int | None = args.tracker_requests_per_hour
     if per_hour is not None and per_hour < 1:
         raise InputError(f"--tracker-requests-per-hour {per_hour}: give 1 or more.")

@@ -189,7 +189,7 @@ class SavedSweep:
                 content["versions"],
                 Description(**{name: content[name] for name in fields}),
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{directory} is no run directory: it has no {SPECIFICATION}. Give one that a sweep "
                 "made."

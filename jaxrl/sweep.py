@@ -89,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tracking(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("tracking")
     where.add_argument(
-        "--tracking-uri", help="MLflow's (MLFLOW_TRACKING_URI, or MLflow's own default)"
+        "--tracking-uri",
+        help="MLflow's, jsonl:FILE or console: (MLFLOW_TRACKING_URI, or MLflow's own default)",
     )
     where.add_argument("--experiment", help=f"MLflow experiment ({_EXPERIMENT})")
     add_tracking_options(where)
@@ -121,6 +122,8 @@ def _tracking(args: argparse.Namespace) -> Tracking | None:
     track, per_hour = tracking_options(args)
     if args.checkpoint_every is not None and not args.checkpoint_every >= 0:
         raise InputError(f"--checkpoint-every {args.checkpoint_every}: give 0 or more seconds.")
+    if args.no_track and args.tracking_uri is not None:
+        raise InputError("--no-track contradicts --tracking-uri: give one of the two.")
     return None if args.no_track else Tracking(args.tracking_uri, track, per_hour)
 
 
@@ -185,8 +188,9 @@ def _sweep(console: Console, args: argparse.Namespace) -> Outcome | None:
     else:
         if args.run_dir is not None:
             raise InputError("--resume names the run directory: leave --run-dir out.")
-        experiment = {} if args.experiment is None else {"experiment": args.experiment}
-        saved.refuse_other({**given, **experiment})
+        if args.experiment is not None:
+            given["experiment"] = args.experiment
+        saved.refuse_other(given)
         sweep = saved.prepare()
     if args.dry_run:
         if args.run_dir is not None:
@@ -201,7 +205,12 @@ def _sweep(console: Console, args: argparse.Namespace) -> Outcome | None:
     if saved is not None:
         return resume(saved, sweep, **options)
     run_dir = args.run_dir or _default_run_dir(sweep.spec)
-    return begin(sweep, run_dir, experiment=args.experiment or _EXPERIMENT, **options)
+    return begin(
+        sweep,
+        run_dir,
+        experiment=args.experiment if args.experiment is not None else _EXPERIMENT,
+        **options,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,7 +40,7 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
     session = Session(tracker, saved.description, Tracking(uri, track, per_hour))
     lease = Lease(args.run_dir)
     try:
-        say(console, f"to {tracker.uri}: {session.estimate()}")
+        say(console, f"sending to {tracker.uri}")
         session.start(RunDirectory(args.run_dir), is_new=False)
         while not session.follower.wait(_LINE_SECONDS):
             say(console, f"{tracker.requests:,} requests; {session.follower.trouble or 'going on'}")

@@ -224,6 +224,11 @@ BAD = {
         "--experiment is empty",
     ),
     "existing run directory, dry": (["--run-dir", "existing", "--dry-run"], "exists"),
+    "two minds about tracking": (
+        ["--tracking-uri", "sqlite:///unused.db", "--no-track"],
+        "--no-track contradicts --tracking-uri",
+    ),
+    "lines without a file": (["--tracking-uri", "jsonl:"], "lacks the file"),
     "unreachable server": (["--tracking-uri", "http://127.0.0.1:9"], "or --no-track"),
     "existing run directory": (["--run-dir", "existing"], "exists"),
     "no gpu": (["--device", "gpu"], "JAX sees no GPU"),

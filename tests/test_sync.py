@@ -86,6 +86,23 @@ def test_few_configurations_get_a_run(track, runs, untracked, mlflow_server, tmp
     assert pathlib.Path(table).read_bytes() == (run_dir / "results.csv").read_bytes()
 
 
+def test_what_is_sent_later_is_what_was_begun(mlflow_server, tmp_path, monkeypatch):
+    """Which configurations get a run, and a file, are remembered."""
+    monkeypatch.chdir(tmp_path)
+    where = ["--tracking-uri", mlflow_server, "--experiment", "remembered", "--track", "top:2"]
+    assert main([*SWEEP, *where, "--run-dir", "run"]) == 0
+    assert sync(["run"]) == 0
+    assert len(runs_of(mlflow_server, "remembered")) == 3
+    assert sync(["run", "--tracking-uri", "jsonl:lines.jsonl"]) == 0
+    before = len((tmp_path / "lines.jsonl").read_text().splitlines())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sync([str(tmp_path / "run")]) == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+    after = (tmp_path / "lines.jsonl").read_text().splitlines()[before:]
+    assert ["artifact" in json.loads(line) for line in after] == [True, True]
+
+
 def test_a_lost_answer_to_a_creation_makes_no_second_run(untracked, mlflow_proxy, tmp_path):
     uri, proxy = mlflow_proxy
     run_dir = copy(untracked, tmp_path, "lost answer")

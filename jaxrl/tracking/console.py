@@ -22,6 +22,7 @@ from jaxrl.tracking.follower import Follower
 
 _BEST_SHOWN = 5
 _RATE_SECONDS = 20.0
+_SHORTEST_RATE = 1.0  # seconds from which on a rate says something
 _LINE_SECONDS = 10.0
 
 
@@ -60,20 +61,23 @@ class Meter:
 
     @property
     def steps_per_second(self) -> float:
-        """Of all agents together, lately."""
+        """Of all agents together, lately; 0 before that is known."""
         return self._rate(1)
 
     @property
     def seconds_left(self) -> float:
         """NaN before anything was measured."""
-        rate = self._rate(2)
-        return (self._total_work - self._work) / rate if rate else math.nan
+        left, rate = max(self._total_work - self._work, 0.0), self._rate(2)
+        if left <= 1e-9 * self._total_work:
+            return 0.0
+        return left / rate if rate else math.nan
 
     def _rate(self, column: int) -> float:
         if not self._recent:
             return 0.0
         first, last = self._recent[0], self._recent[-1]
-        return (last[column] - first[column]) / max(last[0] - first[0], 1e-9)
+        seconds = last[0] - first[0]
+        return (last[column] - first[column]) / seconds if seconds >= _SHORTEST_RATE else 0.0
 
 
 class ConsoleDisplay:
@@ -127,7 +131,8 @@ class ConsoleDisplay:
         if meter.shapes_ready < meter.shapes:
             parts.append(f"compiling for shape {meter.shapes_ready + 1} of {meter.shapes}")
         else:
-            parts.append(f"{meter.steps_per_second:,.0f} steps/s")
+            if meter.steps_per_second:
+                parts.append(f"{meter.steps_per_second:,.0f} steps/s")
             parts.append(f"{_duration(meter.seconds_left)} left")
         best = self._results.latest_ranking()[0]
         score = self._results.mean(best, "latest_return_mean")

@@ -1,8 +1,8 @@
 """What has been delivered to a tracker, kept in the run directory so that another process goes on.
 
-``tracking/NAME.json``: where (``uri``, without a secret), the tracker's own ``state``, and for each run
-how many of the updates that the journal gives have arrived. Written now and then: what arrived
-since is delivered again, which changes nothing.
+``tracking/NAME.json``: where (``uri``, without a secret), which configurations (``track``), the
+tracker's own ``state``, and for each run how many of the updates that the journal gives have arrived.
+Written now and then: what arrived since is delivered again, which changes nothing.
 """
 
 import collections
@@ -29,6 +29,8 @@ class Delivery:
         self._uri = uri
         record = _read(self._path)
         self.state: dict[str, Any] = record.get("state", {})
+        self.track: str | None = record.get("track")
+        """Which configurations get a run there."""
         arrived = record.get("arrived", {})
         self._arrived = collections.Counter({key: int(n) for key, n in arrived.items()})
         self._before = self._arrived.copy()
@@ -51,7 +53,8 @@ class Delivery:
 
     def write(self) -> None:
         """Keeps the record."""
-        record = {"uri": self._uri, "state": self.state, "arrived": self._arrived}
+        record = {"uri": self._uri, "track": self.track, "state": self.state}
+        record["arrived"] = self._arrived
         self._path.parent.mkdir(exist_ok=True)
         part = self._path.with_name(self._path.name + ".part")
         part.write_text(json.dumps(record))
@@ -61,9 +64,17 @@ class Delivery:
 
 def last_uri(run_dir: pathlib.Path) -> str | None:
     """Where a run directory was last delivered to."""
+    return _last(run_dir, "uri")
+
+
+def last_track(run_dir: pathlib.Path) -> str | None:
+    """Which configurations got a run there."""
+    return _last(run_dir, "track")
+
+
+def _last(run_dir: pathlib.Path, field: str) -> Any:
     paths = sorted((run_dir / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
-    uris = [_read(path).get("uri") for path in paths]
-    return next((uri for uri in reversed(uris) if uri), None)
+    return next((value for p in reversed(paths) if (value := _read(p).get(field))), None)
 
 
 def _key(update: RunUpdate) -> str:

@@ -7,9 +7,10 @@ import pathlib
 
 from rich.console import Console
 
+from jaxrl.errors import InputError
 from jaxrl.rundir import RunDirectory
 from jaxrl.tracking.budget import Budget, default_requests_per_hour
-from jaxrl.tracking.delivery import Delivery, last_uri
+from jaxrl.tracking.delivery import Delivery, last_track, last_uri
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.lines_tracker import ConsoleTracker, JsonLinesTracker
 from jaxrl.tracking.mlflow_tracker import MlflowTracker
@@ -26,8 +27,9 @@ class Tracking:
 
     uri: str | None = None
     """MLflow's, or ``jsonl:FILE``, or ``console:``; None for where it went before, or MLflow's own."""
-    track: str = "all"
-    """Which configurations get a run: ``all``, ``top:N`` or ``parent``."""
+    track: str | None = None
+    """Which configurations get a run: ``all``, ``top:N`` or ``parent``; None for what was said
+    before, or all."""
     requests_per_hour: int | None = None
     """None for what the address suggests."""
 
@@ -39,7 +41,9 @@ def open_tracker(uri: str | None, description: Description) -> Tracker:
         InputError: no tracker has such an address.
     """
     if uri is not None and uri.startswith("jsonl:"):
-        return JsonLinesTracker(pathlib.Path(uri.removeprefix("jsonl:")))
+        if not (name := uri.removeprefix("jsonl:")):
+            raise InputError("--tracking-uri jsonl: lacks the file: write jsonl:FILE.")
+        return JsonLinesTracker(pathlib.Path(name).absolute())
     if uri == "console:":
         return ConsoleTracker(Console())
     return MlflowTracker(uri, description)
@@ -52,7 +56,7 @@ class Session:
         self.tracker = tracker
         per_hour = tracking.requests_per_hour or default_requests_per_hour(tracker.uri)
         self._budget = Budget(per_hour)
-        self._choice = Choice.parse(tracking.track, is_sparse=self._budget.is_limited)
+        self._track = tracking.track
         self._description = description
         self.per_hour = per_hour
         self.follower: Follower
@@ -63,12 +67,14 @@ class Session:
         delivery = Delivery(directory.path, self.tracker.uri)
         if not is_new:
             self.tracker.go_on(delivery.state)
+        delivery.track = self._track or delivery.track or last_track(directory.path) or "all"
         delivery.write()
+        choice = Choice.parse(delivery.track, is_sparse=self._budget.is_limited)
         self.follower = Follower(
             directory.journal,
             Projection(self._description),
             self.tracker,
-            selection=Selection(self._choice),
+            selection=Selection(choice),
             budget=self._budget,
             delivery=delivery,
         )
@@ -76,7 +82,8 @@ class Session:
 
     def estimate(self) -> str:
         """About how many requests the sweep takes, for people."""
-        ends, live = self._choice.requests(len(self._description.configurations))
+        choice = Choice.parse(self._track or "all", is_sparse=self._budget.is_limited)
+        ends, live = choice.requests(len(self._description.configurations))
         limit = f" of {self.per_hour:,} an hour" if self.per_hour else ""
         return f"about {ends:,} requests{limit}, and {live:,} each time that live curves are sent"
 
