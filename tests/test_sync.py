@@ -160,6 +160,7 @@ def test_a_deleted_experiment_is_said_once_and_training_goes_on(mlflow_server, t
     assert (run_dir / "best" / "1").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_three_times_misses_nothing(tmp_path):
     """The last time for longer than the sweep lasts."""
     port, folder, run_dir = free_port(), tmp_path / "server", tmp_path / "run"
