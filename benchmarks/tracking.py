@@ -7,6 +7,7 @@ compared was measured in it.
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -23,12 +24,12 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from mlflow_server import proxy_of, serve  # noqa: E402
 
 from jaxrl.benchmark import machine  # noqa: E402
+from jaxrl.tracking import projection  # noqa: E402
 from jaxrl.tracking.journal import Journal, read  # noqa: E402
 from jaxrl.tracking.mlflow_tracker import _CLIENT_SETTINGS  # noqa: E402
 
 METRICS = ("eval_return_mean", "eval_return_std", "loss", "epsilon")
 """Four curves; the others are null."""
-ALL = ("train_return_mean", "q_mean", "grad_norm", *METRICS)
 
 
 def make_run_dir(path: pathlib.Path, configs: int, evaluations: int, name: str) -> None:
@@ -50,7 +51,7 @@ def make_run_dir(path: pathlib.Path, configs: int, evaluations: int, name: str) 
     for step in range(1, evaluations + 1):
         for start in range(0, configs, 4):
             agents = list(range(start, min(start + 4, configs)))
-            metrics: dict = {key: [None] * len(agents) for key in ALL}
+            metrics: dict = {key: [None] * len(agents) for key in projection.METRICS}
             metrics |= {key: rng.random(len(agents)).tolist() for key in METRICS}
             metrics["diverged"] = [False] * len(agents)
             journal.append("evaluation", step=1000 * step, agents=agents, metrics=metrics)
@@ -63,8 +64,6 @@ def make_run_dir(path: pathlib.Path, configs: int, evaluations: int, name: str) 
 
 def bare_client(uri: str, configs: int, evaluations: int) -> float:
     """Seconds of a client that makes the same runs, batches and endings and nothing else."""
-    import os
-
     os.environ.update(_CLIENT_SETTINGS)
     client = mlflow.MlflowClient(uri)
     experiment = client.create_experiment(f"bare-{time.time()}")

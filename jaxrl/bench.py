@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxrl.benchmark import machine
 from jaxrl.benchmark.processes import measured, peers
-from jaxrl.command import Parser
+from jaxrl.command import Parser, say_error
 from jaxrl.errors import InputError
 from jaxrl.tracking.console import PatientConsole, say
 
@@ -192,8 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check(args)
         _bench(PatientConsole(), args)
     except (InputError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return say_error(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,9 +1,10 @@
 """What the commands share."""
 
 import argparse
+import sys
 from typing import NoReturn
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, SweepError
 from jaxrl.tracking.selection import Choice
 
 
@@ -12,6 +13,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (--help lists the options)")
+
+
+def say_error(error: Exception) -> int:
+    """Prints the one line of an error; the exit code that goes with it."""
+    print(f"error: {error}", file=sys.stderr)
+    return 1 if isinstance(error, SweepError) else 2
 
 
 def add_tracking_options(parser: argparse._ActionsContainer) -> None:

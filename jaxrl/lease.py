@@ -15,6 +15,7 @@ import uuid
 import psutil
 
 from jaxrl.errors import InputError, SweepError, brief
+from jaxrl.rundir import write_whole
 
 NAME = "heartbeat.json"
 _BEAT_SECONDS = 4.0
@@ -88,9 +89,7 @@ class Lease:
             "token": self._token,
             "beat": time.time(),
         }
-        part = self._path.with_name(f"{NAME}.{self._token}.part")
-        part.write_text(json.dumps(holder))
-        os.replace(part, self._path)
+        write_whole(self._path, json.dumps(holder).encode(), f".{self._token}.part")
 
 
 def _read(path: pathlib.Path) -> dict | None:

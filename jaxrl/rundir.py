@@ -23,6 +23,13 @@ def refuse_existing(path: pathlib.Path) -> None:
         )
 
 
+def write_whole(path: pathlib.Path, content: bytes, suffix: str = ".part") -> None:
+    """Writes a file whole or not at all: beside its name, with ``suffix``, and renamed."""
+    part = path.with_name(path.name + suffix)
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
 class RunDirectory:
     """The run directory at ``path``."""
 
@@ -67,9 +74,7 @@ class RunDirectory:
         """Writes ``name`` whole or not at all."""
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_bytes(content)
-        os.replace(part, target)
+        write_whole(target, content)
 
     def remove(self, path: pathlib.Path) -> None:
         """Removes a folder of the run directory, if it is there."""

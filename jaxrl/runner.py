@@ -181,7 +181,7 @@ class _Training:
                 expected_bytes=plan.state_bytes,
             )
         ended = {i for i, result in enumerate(self._results.of_agent) if result.has_ended}
-        tiles = [members for wave in plan.waves for _, members in wave]
+        tiles = [members for _, members in plan.tiles]
         finished = {index for index, members in enumerate(tiles) if ended.issuperset(members)}
         saved = checkpoints.load(tiles, finished)
         steps = np.zeros(len(plan.agents), int)

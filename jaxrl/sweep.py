@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl.command import Parser, add_tracking_options, tracking_options
+from jaxrl.command import Parser, add_tracking_options, say_error, tracking_options
 from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
@@ -219,8 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         outcome = _sweep(console, _parser().parse_args(argv))
     except (InputError, SweepError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return say_error(error)
     except KeyboardInterrupt:  # before training began, or a second one while it was ending
         print("interrupted", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jaxrl.command import Parser, add_tracking_options, tracking_options
+from jaxrl.command import Parser, add_tracking_options, say_error, tracking_options
 from jaxrl.errors import InputError, SweepError
 from jaxrl.lease import Lease
 from jaxrl.rundir import RunDirectory
@@ -64,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return 0 if _sync(console, _parser().parse_args(argv)) else 1
     except (InputError, SweepError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return say_error(error)
     except KeyboardInterrupt:
         print("interrupted: what arrived is noted, run this again for the rest", file=sys.stderr)
         return 130

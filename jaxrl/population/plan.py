@@ -89,10 +89,15 @@ class Plan:
         )
 
     @property
+    def tiles(self) -> list[tuple[Cohort, tuple[int, ...]]]:
+        """Every tile with its cohort; a tile's index is its place here."""
+        return [(cohort, tile) for cohort in self.cohorts for tile in cohort.tiles]
+
+    @property
     def waves(self) -> list[list[tuple[Cohort, tuple[int, ...]]]]:
-        """The tiles with their cohorts, in parts of about the same size that fit in memory one after
+        """The tiles, in their order, in parts of about the same size that fit in memory one after
         another; one part where everything fits."""
-        tiles = [(cohort, tile) for cohort in self.cohorts for tile in cohort.tiles]
+        tiles = self.tiles
         room = _USABLE * self.hardware.memory_bytes - self.work_bytes
         number = math.ceil(self.state_bytes / max(room, 1))
         while True:

@@ -9,11 +9,11 @@ import collections
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any
 
+from jaxrl.rundir import write_whole
 from jaxrl.tracking.projection import RunUpdate
 
 FOLDER = "tracking"
@@ -56,9 +56,7 @@ class Delivery:
         record = {"uri": self._uri, "track": self.track, "state": self.state}
         record["arrived"] = self._arrived
         self._path.parent.mkdir(exist_ok=True)
-        part = self._path.with_name(self._path.name + ".part")
-        part.write_text(json.dumps(record))
-        os.replace(part, self._path)
+        write_whole(self._path, json.dumps(record).encode())
         self._written = time.monotonic()
 
 
