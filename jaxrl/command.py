@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from jaxrl.errors import InputError, SweepError
+from jaxrl.errors import InputError, without_secrets
 from jaxrl.tracking.selection import Choice
 
 
@@ -17,8 +17,8 @@ class Parser(argparse.ArgumentParser):
 
 def say_error(error: Exception) -> int:
     """Prints the one line of an error; the exit code that goes with it."""
-    print(f"error: {error}", file=sys.stderr)
-    return 1 if isinstance(error, SweepError) else 2
+    print(f"error: {without_secrets(str(error))}", file=sys.stderr)
+    return 2 if isinstance(error, InputError) else 1
 
 
 def add_tracking_options(parser: argparse._ActionsContainer) -> None:

@@ -23,9 +23,18 @@ class SweepError(RuntimeError):
     line and exit with 1."""
 
 
+class ServeError(RuntimeError):
+    """What is served cannot be, or no longer. Commands print its one line and exit with 1."""
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the user and password of addresses in it."""
+    return re.sub(r"(?<=://)\S*@", "***@", text)
+
+
 def brief(error: BaseException) -> str:
     """What an exception says, in one short line: of a failed connection, the system's reason."""
-    text = " ".join(str(error).split())
+    text = without_secrets(" ".join(str(error).split()))
     reason = re.search(r"\[Errno -?\d+\] ([A-Z][\w ]+)", text)
     if reason:
         return reason[1].strip().lower()

@@ -23,10 +23,18 @@ def refuse_existing(path: pathlib.Path) -> None:
         )
 
 
-def write_whole(path: pathlib.Path, content: bytes, suffix: str = ".part") -> None:
-    """Writes a file whole or not at all: beside its name, with ``suffix``, and renamed."""
+def write_whole(
+    path: pathlib.Path, content: bytes, suffix: str = ".part", mode: int = 0o666
+) -> None:
+    """Writes a file whole or not at all: beside its name, with ``suffix``, and renamed.
+
+    Args:
+        mode: its permissions before the umask; 0o600 for a secret, from its first byte on.
+    """
     part = path.with_name(path.name + suffix)
-    part.write_bytes(content)
+    part.unlink(missing_ok=True)  # what a process that was killed left has its own permissions
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
     os.replace(part, path)
 
 
