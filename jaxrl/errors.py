@@ -29,7 +29,7 @@ class ServeError(RuntimeError):
 
 def without_secrets(text: str) -> str:
     """``text`` without the user and password of addresses in it."""
-    return re.sub(r"(?<=://)\S*@", "***@", text)
+    return re.sub(r"(?<=://)(?!USER:PASSWORD@)\S*@", "***@", text)
 
 
 def brief(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxrl.best import BestPolicies
 from jaxrl.checkpoints import Checkpoints
-from jaxrl.errors import SweepError, brief
+from jaxrl.errors import InputError, SweepError, brief
 from jaxrl.lease import Lease
 from jaxrl.population.plan import Plan
 from jaxrl.population.report import Report
@@ -93,7 +93,8 @@ def begin(
     session = None
     if tracking is not None:
         session = Session(open_tracker(tracking.uri, description), description, tracking)
-        session.tracker.connect()
+        for line in session.tracker.connect():
+            display.say(line)
     directory = RunDirectory.make(run_dir)
     directory.write_json(SPECIFICATION, to_json(sweep, description))
     return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=True)
@@ -118,10 +119,21 @@ def resume(
         if uri := address(tracking.uri, saved.directory):
             tracker = open_tracker(uri, saved.description)
             session = Session(tracker, saved.description, tracking)
+            _try_to_connect(session, display)
         else:
             display.say("not tracked, as before: --tracking-uri would, also what there is already")
     directory = RunDirectory(saved.directory)
     return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=False)
+
+
+def _try_to_connect(session: Session, display: Display) -> None:
+    """Says whether the tracker can be used; it is tried again while training."""
+    try:
+        lines = session.tracker.connect()
+    except InputError as error:
+        lines = [f"warning: {error}"]
+    for line in lines:
+        display.say(line)
 
 
 class _Training:

@@ -1,18 +1,18 @@
 """``python -m jaxrl.serve``: your own MLflow, reachable through a tunnel, open to nobody else."""
 
 import argparse
-import contextlib
 import pathlib
-import signal
+import re
 import sys
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from jaxrl.command import Parser, say_error
 from jaxrl.errors import InputError, ServeError
 from jaxrl.lease import Lease
 from jaxrl.server.accounts import NAME as ACCOUNTS
+from jaxrl.server.interrupts import ignored, interruptible
 from jaxrl.server.reach import LOOPBACK, with_scheme
 from jaxrl.server.service import Service
 
@@ -56,8 +56,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--host is for --tunnel none: ngrok's agent comes from this machine.")
     if args.domain is not None:
         parts = urllib.parse.urlsplit(with_scheme(args.domain))
-        is_plain = parts.hostname and not (parts.username or parts.path.strip("/") or parts.query)
-        if not is_plain or "*" in args.domain or parts.scheme not in ("http", "https"):
+        is_name = re.fullmatch(r"[\w.:-]+", parts.netloc) and not parts.path.strip("/")
+        if not is_name or parts.query or parts.scheme not in ("http", "https"):
             raise InputError(
                 f"--domain {args.domain}: give a name, such as my-name.ngrok-free.app."
             )
@@ -81,34 +81,6 @@ def _data_directory(path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-@contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM, and the terminal's end, are as Ctrl-C."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Nothing interrupts what ends the processes."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 def _serve(args: argparse.Namespace) -> NoReturn:
     _check(args)
     directory = _data_directory(args.dir)
@@ -119,7 +91,7 @@ def _serve(args: argparse.Namespace) -> NoReturn:
             service.start()
             service.watch()
         finally:
-            with _signals_wait():
+            with ignored():
                 service.stop()
     finally:
         lease.release()
@@ -128,7 +100,7 @@ def _serve(args: argparse.Namespace) -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0 where it was told to end."""
     try:
-        with _signals_interrupt():
+        with interruptible():
             _serve(_parser().parse_args(argv))
     except (InputError, ServeError) as error:
         return say_error(error)

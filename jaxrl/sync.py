@@ -36,7 +36,8 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
     track, per_hour = tracking_options(args)
     uri = address(args.tracking_uri, args.run_dir)
     tracker = open_tracker(uri, saved.description)
-    tracker.connect()
+    for line in tracker.connect():
+        say(console, line)
     session = Session(tracker, saved.description, Tracking(uri, track, per_hour))
     lease = Lease(args.run_dir)
     try:

@@ -83,6 +83,7 @@ class NgrokTunnel:
         self.url = None
         if not self.is_borrowed:
             ngrok.kill(self._configuration)
+            self._kill_agent()  # also one of which pyngrok was interrupted before it knew
 
     def _find(self, pages: list[str]) -> str | None:
         """The address of a tunnel to our port, with our domain, that one of the agents has open."""
@@ -129,19 +130,18 @@ class NgrokTunnel:
     @contextlib.contextmanager
     def _end_of_silence(self) -> Iterator[None]:
         """Ends an agent that says nothing while it starts, for which pyngrok would wait for ever."""
-
-        def end() -> None:
-            for child in psutil.Process().children():
-                with contextlib.suppress(psutil.Error):
-                    if self._configuration.ngrok_path in child.cmdline():
-                        child.kill()
-
-        timer = threading.Timer(_START_SECONDS, end)
+        timer = threading.Timer(_START_SECONDS, self._kill_agent)
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+
+    def _kill_agent(self) -> None:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if self._configuration.ngrok_path in child.cmdline():
+                    child.kill()
 
 
 def _reason(error: Exception) -> str:

@@ -23,6 +23,7 @@ from packaging.version import Version
 
 from jaxrl.errors import InputError, ServeError
 from jaxrl.server.accounts import Account, Accounts, write_private
+from jaxrl.server.interrupts import deferred
 
 OLDEST_MLFLOW = Version("3.16.1")
 """Older ones let some requests pass without a login (CVE-2026-2652, CVE-2026-0545), or have a default
@@ -101,7 +102,7 @@ class MlflowServer:
             ServeError: it does not start, or does not keep strangers out.
         """
         hosts = [*_LOOPBACK, *(f"{name}:{self.port}" for name in _LOOPBACK), *names]
-        self._process = self._spawn([
+        self._spawn([
             *["--host", self._host, "--port", str(self.port), "--workers", "1"],
             *["--backend-store-uri", f"sqlite:///{self._directory / 'mlflow.db'}"],
             *["--artifacts-destination", str(self._directory / "artifacts"), "--serve-artifacts"],
@@ -133,13 +134,13 @@ class MlflowServer:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
-    def _spawn(self, arguments: Sequence[str]) -> subprocess.Popen:
+    def _spawn(self, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", "mlflow", "server", *arguments]
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.unlink()
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(descriptor, "ab") as log:
-            return subprocess.Popen(
+        with os.fdopen(descriptor, "ab") as log, deferred():
+            self._process = subprocess.Popen(
                 command,
                 cwd=self._directory,
                 env=self._environment(),

@@ -27,12 +27,13 @@ class JsonLinesTracker:
 
     def go_on(self, state: Mapping[str, Any]) -> None: ...
 
-    def connect(self) -> None:
+    def connect(self) -> Sequence[str]:
         try:
             with self._path.open("ab"):
                 pass
         except OSError as error:
             raise InputError(f"{self._path} cannot be written to: {brief(error)}.") from None
+        return ()
 
     def apply(self, update: RunUpdate) -> None:
         self._write(dataclasses.asdict(update))
@@ -65,7 +66,8 @@ class ConsoleTracker:
 
     def go_on(self, state: Mapping[str, Any]) -> None: ...
 
-    def connect(self) -> None: ...
+    def connect(self) -> Sequence[str]:
+        return ()
 
     def apply(self, update: RunUpdate) -> None:
         name = "sweep" if update.config is None else f"config {update.config}"

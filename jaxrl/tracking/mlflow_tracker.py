@@ -3,13 +3,14 @@
 import logging
 import os
 import pathlib
-import re
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jaxrl.errors import InputError, brief
+from jaxrl.errors import InputError
 from jaxrl.search.table import format_cell
+from jaxrl.tracking import preflight
+from jaxrl.tracking.credentials import public_uri, take_credentials
+from jaxrl.tracking.preflight import Preflight, explain
 from jaxrl.tracking.projection import Description, RunUpdate
 from jaxrl.tracking.tracker import TrackerError
 
@@ -47,7 +48,7 @@ class MlflowTracker:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._mlflow = mlflow
-        self._client_uri = _take_credentials(tracking_uri or mlflow.get_tracking_uri())
+        self._client_uri = take_credentials(tracking_uri or mlflow.get_tracking_uri())
         self.uri = public_uri(self._client_uri)
         self.requests = 0
         self._notes: list[str] = []
@@ -66,6 +67,7 @@ class MlflowTracker:
         self._is_described = False
         self._client: Any = None
         self._experiment_id: str | None = None
+        self._found = Preflight(self.uri)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -83,21 +85,25 @@ class MlflowTracker:
         self._runs = {None if c == "parent" else int(c): run_id for c, run_id in runs.items()}
         self._are_known = False
 
-    def connect(self) -> None:
-        """Makes sure that the server answers and has the experiment.
+    def connect(self) -> Sequence[str]:
+        """Looks whether the server answers, lets us in and has the experiment, and may be written to;
+        lines that say so.
 
         Raises:
             InputError: it does not.
         """
+        is_remote = self.uri.startswith("http")
         try:
+            if is_remote:
+                self._found = self._ask(preflight.look, self.uri)
             self._connect()
-        except InputError:
-            raise
-        except Exception as error:
+        except Exception as error:  # whatever the client raises
+            reason = str(error) if isinstance(error, InputError) else explain(error, self.uri)
             raise InputError(
-                f"the tracking server at {self.uri} cannot be used: {_explain(error)}. Give another "
+                f"the tracking server at {self.uri} cannot be used: {reason.rstrip('.')}. Give another "
                 "--tracking-uri, or --no-track to train without MLflow."
             ) from None
+        return self._found.lines(self._description.experiment) if is_remote else []
 
     def _connect(self) -> None:
         if self._client is None:
@@ -106,14 +112,23 @@ class MlflowTracker:
             self._experiment_id = self._experiment(self._description.experiment)
 
     def _experiment(self, name: str) -> str:
-        experiment = self._ask(self._client.get_experiment_by_name, name)
+        found, is_new = self._found, False
+        experiment = self._ask(found.timed, self._client.get_experiment_by_name, name)
         if experiment is None:
-            return self._ask(self._client.create_experiment, name)
+            made = self._ask(found.timed, self._client.create_experiment, name)
+            experiment, is_new = self._ask(found.timed, self._client.get_experiment, made), True
         if experiment.lifecycle_stage != "active":
             raise InputError(
                 f"the MLflow experiment {name!r} was deleted: restore it, or give another "
                 "--experiment."
             )
+        if self.uri.startswith("http"):
+            preflight.judge_artifacts(found, experiment.artifact_location)
+            if not is_new:
+                tag = (preflight.TAG, self._description.name)
+                self._ask(
+                    found.timed, self._client.set_experiment_tag, experiment.experiment_id, *tag
+                )
         return experiment.experiment_id
 
     def apply(self, update: RunUpdate) -> None:
@@ -133,7 +148,7 @@ class MlflowTracker:
             if not self._is_permanent(error):
                 raise
             if update.config is None or not self._is_gone(update.config):
-                raise TrackerError(_explain(error)) from None
+                raise TrackerError(explain(error, self.uri)) from None
             self._gone.add(update.config)
             self._notes.append(f"the run of config {update.config} was deleted and is left alone")
 
@@ -150,6 +165,8 @@ class MlflowTracker:
         """Attaches a file to the parent run, if there is one."""
         if None in self._runs:
             self._connect()
+            if not self._found.takes_artifacts:
+                return
             self._ask(self._client.log_artifact, self._runs[None], str(path))
 
     def _is_permanent(self, error: Any) -> bool:
@@ -240,44 +257,3 @@ def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
     """``items`` in parts of at most ``size``, and one empty part where there are none."""
     for start in range(0, max(len(items), 1), size):
         yield items[start : start + size]
-
-
-def _take_credentials(uri: str) -> str:
-    """``uri`` without the user and password of an HTTP address, which go where MLflow looks for
-    them."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
-        return uri
-    os.environ["MLFLOW_TRACKING_USERNAME"] = urllib.parse.unquote(parts.username or "")
-    os.environ["MLFLOW_TRACKING_PASSWORD"] = urllib.parse.unquote(parts.password or "")
-    return public_uri(uri)
-
-
-def public_uri(uri: str) -> str:
-    """``uri`` without user and password."""
-    parts = urllib.parse.urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _explain(error: BaseException) -> str:
-    """What went wrong, and what helps, in a line."""
-    text = str(error)
-    if tunnel := re.search(r"ERR_NGROK_\d+", text):
-        return f"the tunnel answers {tunnel[0]} (https://ngrok.com/docs/errors/{tunnel[0].lower()})"
-    if "Invalid Host header" in text:
-        return (
-            "MLflow refuses this host name: start its server with --allowed-hosts and the name in "
-            "this address"
-        )
-    if "must be in the 'active' state" in text:
-        return "the sweep's experiment or parent run was deleted there: restore it in MLflow's page"
-    if re.search(r"error code 401|UNAUTHENTICATED", text):
-        return (
-            "it asks for a login: give MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-            "https://USER:PASSWORD@HOST as the tracking URI"
-        )
-    if re.search(r"error code 403|PERMISSION_DENIED", text):
-        return f"this user may not write there ({brief(error)})"
-    return brief(error)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.console import Console
 from jaxrl.errors import InputError
 from jaxrl.rundir import RunDirectory
 from jaxrl.tracking.budget import Budget, default_requests_per_hour
+from jaxrl.tracking.credentials import default_uri
 from jaxrl.tracking.delivery import Delivery, last_track, last_uri
 from jaxrl.tracking.follower import Follower
 from jaxrl.tracking.lines_tracker import ConsoleTracker, JsonLinesTracker
@@ -35,11 +35,12 @@ class Tracking:
 
 
 def open_tracker(uri: str | None, description: Description) -> Tracker:
-    """The tracker at ``uri``, not yet connected.
+    """The tracker at ``uri``, or where the environment says, not yet connected.
 
     Raises:
         InputError: no tracker has such an address.
     """
+    uri = uri or default_uri()
     if uri is not None and uri.startswith("jsonl:"):
         if not (name := uri.removeprefix("jsonl:")):
             raise InputError("--tracking-uri jsonl: lacks the file: write jsonl:FILE.")
@@ -102,8 +103,8 @@ class Session:
 
 
 def address(given: str | None, directory: pathlib.Path) -> str | None:
-    """Where to track what goes on in ``directory``: as ``given``, or as MLFLOW_TRACKING_URI says, or
+    """Where to track what goes on in ``directory``: as ``given``, or as the environment says, or
     where it was tracked before; None where it was not."""
     with contextlib.suppress(OSError):
-        return given or os.environ.get("MLFLOW_TRACKING_URI") or last_uri(directory)
+        return given or default_uri() or last_uri(directory)
     return None

@@ -45,8 +45,8 @@ class Tracker(Protocol):
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Says that the sweep has been here before."""
 
-    def connect(self) -> None:
-        """Makes sure that it can be used.
+    def connect(self) -> Sequence[str]:
+        """Makes sure that it can be used; lines that say what was found.
 
         Raises:
             InputError: it cannot, with what to do.

@@ -1,0 +1,49 @@
+"""Tracking addresses with a user and password in them: kept where MLflow looks, and nowhere else."""
+
+import os
+import urllib.parse
+
+VARIABLE = "JAXRL_TRACKING_URI"
+"""Where a connection string may be given, so that it is in no command line."""
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_taken: dict[str, str] = {}
+"""What was put into the environment here."""
+
+
+def default_uri() -> str | None:
+    """The tracking address that the environment gives."""
+    return os.environ.get(VARIABLE) or os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def take_credentials(uri: str) -> str:
+    """``uri`` without the user and password of an HTTP address, which go where MLflow looks for
+    them. Those of an address that was taken before are forgotten: they are not for this one."""
+    forget_credentials()
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return uri
+    _taken[_USER] = urllib.parse.unquote(parts.username or "")
+    _taken[_PASSWORD] = urllib.parse.unquote(parts.password or "")
+    os.environ.update(_taken)
+    return public_uri(uri)
+
+
+def forget_credentials() -> None:
+    """Removes from the environment what was put there."""
+    for name, value in _taken.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    _taken.clear()
+
+
+def user() -> str | None:
+    """Who MLflow's client logs in as."""
+    return os.environ.get(_USER)
+
+
+def public_uri(uri: str) -> str:
+    """``uri`` without user and password."""
+    parts = urllib.parse.urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
