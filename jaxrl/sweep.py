@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxrl.command import Parser, add_tracking_options, say_error, tracking_options
+from jaxrl.command import Parser, say_error
 from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
@@ -23,6 +23,7 @@ from jaxrl.search.space import check_parameter, packaged
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
+from jaxrl.tracking.options import add_tracking_options, tracking_options
 from jaxrl.tracking.session import Tracking
 
 _EXPERIMENT = "jaxrl"

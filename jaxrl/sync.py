@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from jaxrl.command import Parser, add_tracking_options, say_error, tracking_options
+from jaxrl.command import Parser, say_error
 from jaxrl.errors import InputError, SweepError
 from jaxrl.lease import Lease
 from jaxrl.rundir import RunDirectory
 from jaxrl.specification import SavedSweep
 from jaxrl.tracking import journal
 from jaxrl.tracking.console import PatientConsole, say
+from jaxrl.tracking.options import add_tracking_options, tracking_options
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
 
 _LINE_SECONDS = 10.0

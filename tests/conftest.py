@@ -26,6 +26,9 @@ hypothesis.settings.register_profile("jaxrl", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("jaxrl")
 
 
+pytest.register_assert_rewrite("mlflow_behind_tunnel")
+
+
 def pytest_unconfigure():
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
@@ -50,3 +53,7 @@ def compilation_cache():
     jax.config.update("jax_enable_compilation_cache", True)
     yield
     jax.config.update("jax_enable_compilation_cache", False)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", help="a folder for what the browser saw")

@@ -17,7 +17,8 @@ FORBIDDEN = {
         "jaxrl.runner",
     ],
     "jaxrl.search.space": ["mlflow", "jaxrl.tracking", "jaxrl.sweep"],
-    "jaxrl.sweep": ["mlflow", "pyngrok"],
+    "jaxrl.sweep": ["mlflow", "pyngrok", "jaxrl.server"],
+    "jaxrl.serve": ["mlflow", "jax", "jaxrl.dqn", "jaxrl.population"],
 }
 
 

@@ -1,6 +1,11 @@
 """jaxrl.serve through ngrok: opened, used again, dropped, refused, with a stand-in for its agent."""
 
+import json
+import os
+import pty
+import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -89,6 +94,48 @@ def test_a_tunnel_that_drops_is_opened_again_under_its_new_name(agent, tmp_path)
         answer = requests.get(service.local + SEARCH, auth=login, headers=stale, timeout=30)
         assert answer.status_code == 403
         assert len(agent.processes) == 1
+
+
+def test_in_a_terminal_the_token_is_asked_for_once_and_the_connection_shown(agent, tmp_path):
+    def run(*expected):
+        """What is on the screen of a service that is ended after the last of what is expected; what
+        is expected comes with what is then typed."""
+        environment = {k: v for k, v in os.environ.items() if k != "NGROK_AUTHTOKEN"}
+        command = [sys.executable, "-m", "jaxrl.serve", "--dir", str(tmp_path / "data")]
+        keyboard, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [*command, "--port", str(free_port())],
+            env=environment | agent.environment,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        screen = b""
+        for text, typed in expected:
+            while text not in screen:
+                assert select.select([keyboard], [], [], 60)[0], screen
+                screen += os.read(keyboard, 4096)
+            os.write(keyboard, typed)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        os.close(terminal)
+        return screen.decode()
+
+    screen = run((b"(not shown):", b"my-token\n"), (b"Ctrl-C ends it", b""))
+    connection = (tmp_path / "data" / "connection.txt").read_text().strip()
+    assert connection in screen
+    assert (
+        json.loads((tmp_path / "data" / "accounts.json").read_text())["owner"]["password"] in screen
+    )
+    assert "my-token" not in screen
+    kept = tmp_path / "data" / "ngrok-token.txt"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "(not shown)" not in run((b"starting MLflow", b""))
+    agent.behave(start_error=107)
+    with serving(tmp_path / "data", agent=agent, token=None) as service:
+        assert service.process.wait(60) == 1
+    assert not kept.exists()  # it is asked for anew
 
 
 @pytest.mark.parametrize(
