@@ -33,7 +33,7 @@ FEW = ["--eval-episodes", "2", "--final-episodes", "2", "--set", "hidden_sizes=[
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """A service that another tunnel reaches under NAME."""
-    directory = tmp_path_factory.mktemp("served") / "data"
+    directory = tmp_path_factory.mktemp("served") / "my data, 100 % 'é'?#"
     with served(directory, "--domain", NAME, "--port", str(free_port())) as service:
         yield service
 
@@ -141,7 +141,7 @@ def test_what_is_open_without_a_login_holds_no_data(tunnel):
     """MLflow itself leaves these open; the README says so."""
     assert requests.get(f"{tunnel.url}/health", timeout=30).text == "OK"
     info = requests.get(f"{tunnel.url}/api/3.0/mlflow/server-info", timeout=30)
-    assert info.ok
+    assert info.status_code in (200, 401)  # older ones ask for a login here too
     assert "the owner's" not in info.text
     assert requests.get(f"{tunnel.url}/static-files/nothing", timeout=30).status_code == 404
 

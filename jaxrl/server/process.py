@@ -104,8 +104,8 @@ class MlflowServer:
         hosts = [*_LOOPBACK, *(f"{name}:{self.port}" for name in _LOOPBACK), *names]
         self._spawn([
             *["--host", self._host, "--port", str(self.port), "--workers", "1"],
-            *["--backend-store-uri", f"sqlite:///{self._directory / 'mlflow.db'}"],
-            *["--artifacts-destination", str(self._directory / "artifacts"), "--serve-artifacts"],
+            *["--backend-store-uri", "sqlite:///mlflow.db"],  # where it works: any name will do
+            *["--artifacts-destination", "./artifacts", "--serve-artifacts"],
             *["--app-name", "basic-auth", "--x-frame-options", "DENY"],
             *["--allowed-hosts", ",".join(hosts)],
             *(["--cors-allowed-origins", ",".join(origins)] if origins else []),
@@ -155,7 +155,7 @@ class MlflowServer:
     def _environment(self) -> dict[str, str]:
         """This process's, without what is meant for clients, and with the server's secrets."""
         configuration = self._directory / "basic_auth.ini"
-        write_private(configuration, _CONFIGURATION.format(directory=self._directory))
+        write_private(configuration, _CONFIGURATION)
         mine = ("MLFLOW_", "_MLFLOW_", "JAXRL_", "NGROK_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
         return kept | {
@@ -231,7 +231,7 @@ class MlflowServer:
 
 _CONFIGURATION = """[mlflow]
 default_permission = NO_PERMISSIONS
-database_uri = sqlite:///{directory}/basic_auth.db
+database_uri = sqlite:///basic_auth.db
 authorization_function = jaxrl.server.login:authenticate
 auth_cache_ttl_seconds = 60
 """
