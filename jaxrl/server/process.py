@@ -5,7 +5,6 @@ Everything it keeps lies in one data directory: runs (``mlflow.db``), users (``b
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import pathlib
@@ -21,6 +20,7 @@ from importlib.metadata import version
 import requests
 from packaging.version import Version
 
+from jaxrl import child
 from jaxrl.errors import InputError, ServeError
 from jaxrl.server.accounts import Account, Accounts, write_private
 from jaxrl.server.interrupts import deferred
@@ -140,16 +140,13 @@ class MlflowServer:
             self.log.unlink()
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as log, deferred():
-            self._process = subprocess.Popen(
+            self._process = child.start(
                 command,
                 cwd=self._directory,
                 env=self._environment(),
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who close the tunnel first
                 umask=0o077,  # its databases too are its owner's alone
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
     def _environment(self) -> dict[str, str]:
@@ -235,8 +232,3 @@ database_uri = sqlite:///basic_auth.db
 authorization_function = jaxrl.server.login:authenticate
 auth_cache_ttl_seconds = 60
 """
-
-
-def _end_with_parent() -> None:
-    """In the child: to be told to end when this process is killed (``PR_SET_PDEATHSIG``)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

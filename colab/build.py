@@ -1,0 +1,57 @@
+"""Makes ``jaxrl_sweep.ipynb`` from its text, and writes the repository's home where it is used.
+
+python colab/build.py
+"""
+
+import pathlib
+import re
+import tomllib
+
+import jupytext
+import nbformat
+
+HERE = pathlib.Path(__file__).parent
+TEXT = HERE / "jaxrl_sweep.md"
+NOTEBOOK = HERE / "jaxrl_sweep.ipynb"
+README = HERE.parent / "README.md"
+_METADATA = {
+    "accelerator": "GPU",
+    "colab": {"provenance": [], "gpuType": "T4", "toc_visible": True},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def repository() -> str:
+    """``OWNER/NAME``, from pyproject.toml."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    return project["urls"]["Repository"].removeprefix("https://github.com/")
+
+
+def placed(text: str, home: str) -> str:
+    """``text`` with ``home`` for whatever repository of this name it named."""
+    name = re.escape(home.partition("/")[2])
+    return re.sub(rf"(github(?:\.com)?/)[\w.-]+/{name}\b", rf"\g<1>{home}", text)
+
+
+def notebook(text: str) -> str:
+    """The notebook, without outputs, with the same bytes for the same text."""
+    book = jupytext.reads(text, fmt="md")
+    book.metadata = nbformat.from_dict(_METADATA)
+    for number, cell in enumerate(book.cells):
+        cell["id"] = f"cell-{number:02d}"
+        if cell.cell_type == "code" and "#@title" in cell.source:
+            cell.metadata["cellView"] = "form"
+    book.nbformat_minor = 5
+    return nbformat.writes(book) + "\n"
+
+
+def main() -> None:
+    home = repository()
+    for path in (TEXT, README):
+        path.write_text(placed(path.read_text(), home))
+    NOTEBOOK.write_text(notebook(TEXT.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Pictures inline."""
+
+import io
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from IPython.display import HTML, Image, display
+from matplotlib.figure import Figure
+
+from jaxrl.errors import InputError
+from jaxrl.notebook.setup import environment
+from jaxrl.notebook.stop import stops
+from jaxrl.report.data import Curves
+from jaxrl.report.pictures import draw_curves, draw_importances, importances
+
+
+def as_image(figure: Figure) -> Image:
+    """A picture of ``figure``."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return Image(file.getvalue())
+
+
+@stops
+def show_curves(run_dir: pathlib.Path) -> None:
+    """How the population learned."""
+    display(as_image(draw_curves(Curves.of(run_dir))))
+
+
+@stops
+def show_importance(run_dir: pathlib.Path) -> None:
+    """Which hyperparameters mattered."""
+    display(as_image(draw_importances(importances(run_dir))))
+
+
+@stops
+def show_best(run_dir: pathlib.Path, episodes: int = 100) -> None:
+    """Evaluates the best policy in Gymnasium's environment, and shows its first episode."""
+    with tempfile.TemporaryDirectory() as folder:
+        gif = pathlib.Path(folder) / "pole.gif"
+        options = ["--episodes", str(episodes), "--gif", str(gif)]
+        command = [sys.executable, "-m", "jaxrl.play", str(run_dir), *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        if done.returncode:
+            raise InputError(done.stderr.strip().removeprefix("error: "))
+        display(HTML(f"<p>{episodes} episodes in Gymnasium: {done.stdout.strip()}</p>"))
+        display(Image(gif.read_bytes()))

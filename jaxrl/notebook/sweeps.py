@@ -1,0 +1,181 @@
+"""Sweeps started from a notebook, and watched while they run."""
+
+import csv
+import html
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from IPython.display import HTML, DisplayHandle, display
+
+from jaxrl import child
+from jaxrl.errors import InputError
+from jaxrl.notebook.setup import environment
+from jaxrl.notebook.show import as_image
+from jaxrl.notebook.stop import stops
+from jaxrl.policy import DESCRIPTION
+from jaxrl.report.data import Curves
+from jaxrl.report.pictures import draw_curves
+from jaxrl.search.results import SELECTIONS
+
+_LOOK_SECONDS = 2.0
+_PICTURE_SECONDS = 8.0
+_LAST_LINES = 12
+_FRESH_SEED = 2**30
+"""From where on seeds are those of no search."""
+
+
+@stops
+def sweep(run_dir: str | pathlib.Path, *options: str) -> None:
+    """Runs ``python -m jaxrl.sweep`` into ``run_dir`` and shows how it gets on.
+
+    Where ``run_dir`` holds a sweep already, it goes on with that, whatever the options: so a notebook
+    that is run again after its runtime was lost continues. Interrupting the cell ends the sweep as
+    Ctrl-C does; what was done is kept.
+
+    Args:
+        options: of the command, such as ``"--configs", "1000"``.
+
+    Raises:
+        StopNotebook: it ended with an error, which is said.
+    """
+    _run(pathlib.Path(run_dir), *options)
+
+
+@stops
+def retrain(
+    run_dir: str | pathlib.Path, to: str | pathlib.Path, seeds: int = 8, episodes: int = 1000
+) -> None:
+    """Trains the configuration of the best policy in ``run_dir`` again, alone, from fresh seeds, and
+    evaluates each over ``episodes`` greedy episodes.
+
+    The score of a search flatters its winner, which was the luckiest of many; this one does not.
+    """
+    source = pathlib.Path(run_dir)
+    best = source / "best" / "1" / DESCRIPTION
+    try:
+        configuration = json.loads(best.read_text("utf-8"))["configuration"]
+        spec = json.loads((source / "sweep.json").read_text("utf-8"))["spec"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{best} cannot be read ({type(error).__name__}).") from None
+    table = source / "best.json"
+    table.write_text(json.dumps([configuration]))
+    _run(
+        pathlib.Path(to),
+        *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(_FRESH_SEED)],
+        *["--steps", str(spec["steps"]), "--env", spec["env"]],
+        *[
+            "--final-episodes",
+            str(episodes),
+            "--select",
+            spec["select"],
+            "--device",
+            spec["device"],
+        ],
+    )
+    with (pathlib.Path(to) / "results.csv").open(newline="") as file:
+        scores = np.array([float(row[SELECTIONS[spec["select"]]]) for row in csv.DictReader(file)])
+    spread = scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
+    each = ", ".join(f"{score:.1f}" for score in scores)
+    print(f"fresh seeds: mean {scores.mean():.1f} (standard error {spread:.1f}); each: {each}")
+
+
+@stops
+def download(run_dir: str | pathlib.Path) -> None:
+    """Packs the best policies and the results of ``run_dir``; in Colab the browser takes the file."""
+    path = pathlib.Path(run_dir)
+    if not (path / "best").is_dir():
+        raise InputError(f"{path} has no best policies: has its sweep finished?")
+    folder = path / "download"
+    shutil.copytree(path / "best", folder / "best", dirs_exist_ok=True)
+    shutil.copy(path / "results.csv", folder)
+    archive = shutil.make_archive(str(path / f"{path.name}-best"), "zip", folder)
+    shutil.rmtree(folder)
+    try:
+        from google.colab import files
+
+        files.download(archive)
+    except ImportError:
+        print(archive)
+
+
+def _run(path: pathlib.Path, *options: str) -> None:
+    """See :func:`sweep`."""
+    is_begun = (path / "sweep.json").exists()
+    where = ["--resume", str(path)] if is_begun else ["--run-dir", str(path), *options]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    process = child.start(
+        [sys.executable, "-m", "jaxrl.sweep", *where],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    lines: deque[str] = deque(maxlen=_LAST_LINES)
+    reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
+    reader.start()
+    view = _View(path, lines)
+    while True:
+        try:
+            view.show(is_over=process.poll() is not None)
+            if process.poll() is not None:
+                break
+            process.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+    reader.join()
+    view.show(is_over=True)
+    if process.returncode not in (0, 128 + signal.SIGINT):
+        said = [line for line in lines if line.startswith("error: ")] or list(lines)[-1:]
+        raise InputError(said[-1].removeprefix("error: ") if said else "the sweep ended at once.")
+
+
+def _read(process: subprocess.Popen, lines: deque[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            lines.append(line.rstrip())
+
+
+class _View:
+    """A bar, what the sweep says, and the population's curves, drawn over the last ones."""
+
+    def __init__(self, run_dir: pathlib.Path, lines: Sequence[str]) -> None:
+        self._run_dir = run_dir
+        self._lines = lines
+        self._curves: Curves | None = None
+        self._text: DisplayHandle = display(HTML(""), display_id=True)
+        self._picture: DisplayHandle = display(HTML(""), display_id=True)
+        self._drawn = -_PICTURE_SECONDS
+
+    def show(self, is_over: bool) -> None:
+        if self._curves is None and (self._run_dir / "sweep.json").exists():
+            self._curves = Curves.of(self._run_dir)
+        elif self._curves is not None:
+            self._curves.update()
+        fraction = self._curves.fraction if self._curves else 0.0
+        shown = list(self._lines) if is_over else list(self._lines)[-1:]
+        said = html.escape("\n".join(shown) or "starting")
+        self._text.update(HTML(_BAR.format(percent=f"{100 * fraction:.0f}", said=said)))
+        is_due = time.monotonic() - self._drawn >= _PICTURE_SECONDS
+        if self._curves is not None and self._curves.returns and (is_due or is_over):
+            self._picture.update(as_image(draw_curves(self._curves)))
+            self._drawn = time.monotonic()
+
+
+_BAR = """<div style="max-width: 46em; font-family: sans-serif">
+<div style="background: #cbd5e1; border-radius: 4px; height: 10px">
+<div style="background: #1d4ed8; border-radius: 4px; height: 10px; width: {percent}%"></div></div>
+<pre style="white-space: pre-wrap; margin: 6px 0">{percent} %
+{said}</pre></div>"""

@@ -1,0 +1,117 @@
+"""Pictures of a sweep: how it learned, and which hyperparameters mattered."""
+
+import csv
+import pathlib
+import warnings
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxrl.dqn.hyperparameters import NAMES
+from jaxrl.errors import InputError
+from jaxrl.report.data import Curves
+from jaxrl.search.table import parse_cell
+
+_BEST_SHOWN = 5
+_MOST_SHOWN = 12
+_FEWEST = 8
+"""Configurations below which nothing can be said of importance."""
+
+
+def draw_curves(curves: Curves) -> Figure:
+    """The population's evaluation returns against environment steps: its deciles and median, and the
+    best agents as they are now."""
+    steps, returns = curves.table()
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    reached = np.isfinite(returns).any(axis=1)
+    steps, returns = steps[reached], returns[reached]
+    if len(steps):
+        low, median, high = np.nanquantile(returns, (0.1, 0.5, 0.9), axis=1)
+        axes.fill_between(steps, low, high, alpha=0.2, label="eight of ten agents")
+        axes.plot(steps, median, linewidth=2, label="median")
+        last = np.array([column[np.isfinite(column)][-1:].sum() for column in returns.T])
+        for agent in np.argsort(-last, kind="stable")[:_BEST_SHOWN]:
+            label = f"config {curves.configs[agent]}"
+            axes.plot(steps, returns[:, agent], linewidth=1, alpha=0.8, label=label)
+        axes.legend(fontsize=8, loc="upper left")
+    axes.set(xlabel="environment steps of each agent", ylabel="mean return of an evaluation")
+    axes.set_xlim(0, curves.steps_total)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def importances(run_dir: pathlib.Path) -> dict[str, float]:
+    """How much of the spread of ``eval_return_mean`` each hyperparameter that varies accounts for,
+    the largest first; they sum to 1 (fANOVA, Hutter et al. 2014, as Optuna computes it).
+
+    Raises:
+        InputError: there are no results, too few, or all alike.
+    """
+    import optuna
+
+    rows = _finished_rows(run_dir / "results.csv")
+    columns = {name: [row[name] for row in rows] for name in NAMES}
+    varying = {
+        name: sorted(set(column)) for name, column in columns.items() if len(set(column)) > 1
+    }
+    scores = [float(row["eval_return_mean"]) for row in rows]
+    if len(rows) < _FEWEST or not varying or min(scores) == max(scores):
+        raise InputError(
+            f"{run_dir}: {len(rows)} configurations say nothing of importance: it takes {_FEWEST} "
+            "or more, with different results."
+        )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(direction="maximize")
+        spaces = {name: _distribution(values) for name, values in varying.items()}
+        for row, score in zip(rows, scores, strict=True):
+            params = {name: _value(spaces[name], row[name]) for name in varying}
+            study.add_trial(
+                optuna.trial.create_trial(params=params, distributions=spaces, value=score)
+            )
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def draw_importances(shares: dict[str, float]) -> Figure:
+    """A bar for each hyperparameter."""
+    shown = list(shares.items())[:_MOST_SHOWN][::-1]
+    figure = Figure(figsize=(7.5, 0.5 + 0.32 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh([name for name, _ in shown], [share for _, share in shown])
+    axes.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=8)
+    axes.set(xlabel="share of the spread in evaluation return (fANOVA)")
+    axes.set_xlim(0, 1.1 * max(shares.values()))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _finished_rows(path: pathlib.Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if np.isfinite(float(row["eval_return_mean"]))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
+
+
+def _distribution(cells: list[str]):  # type: ignore[no-untyped-def]  # Optuna's base class
+    """What Optuna calls the values of a column: numbers an interval, anything else a choice."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    values = [parse_cell(cell) for cell in cells]
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        numbers = [float(v) for v in values]
+        if all(np.isfinite(numbers)):
+            low, high = min(numbers), max(numbers)
+            return FloatDistribution(low, high, log=low > 0 and high / low >= 100)
+    return CategoricalDistribution(cells)
+
+
+def _value(distribution: object, cell: str) -> float | str:
+    from optuna.distributions import CategoricalDistribution
+
+    return cell if isinstance(distribution, CategoricalDistribution) else float(cell)
