@@ -1,0 +1,203 @@
+"""The Colab notebook: tidy, executed whole against a served MLflow, and again."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import mlflow
+import nbclient
+import nbformat
+import pytest
+from forwarding import forwarding
+from mlflow_behind_tunnel import served
+from mlflow_server import free_port
+
+from jaxrl.notebook.setup import check_install, connect, workspace
+from jaxrl.notebook.stop import StopNotebook, stops
+
+pytest_plugins = ["mlflow_behind_tunnel"]
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOK = ROOT / "colab" / "jaxrl_sweep.ipynb"
+CONFIGS, FRESH_SEEDS = 10, 2
+SMALL = {
+    "GO_ON_WITH_THE_CPU": True,
+    "CONNECT": "secret",
+    "CONFIGS": CONFIGS,
+    "STEPS": 2000,
+    "FRESH_SEEDS": FRESH_SEEDS,
+    "EPISODES": 20,
+    "COMPARE": False,  # jaxrl.bench has tests of its own
+}
+
+
+@pytest.fixture(scope="module")
+def build():
+    """The module that makes the notebook."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "colab"))
+        import build
+
+        yield build
+
+
+def test_the_notebook_is_what_its_text_says_and_holds_no_outputs(build):
+    assert NOTEBOOK.read_text() == build.notebook(build.TEXT.read_text()), "run colab/build.py"
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(book)
+    assert not any(cell.get("outputs") for cell in book.cells)
+    code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    assert all(len(source.splitlines()) <= 12 for source in code)  # no logic of its own
+    assert not any(re.search(r"^\s*(def|class|for|while) ", s, re.M) for s in code)
+
+
+def test_every_place_that_names_the_repository_names_the_one_in_the_project(build):
+    home = build.repository()
+    for path in (NOTEBOOK, build.TEXT, ROOT / "README.md"):
+        text = path.read_text()
+        named = set(re.findall(r"github(?:\.com)?/([\w.-]+/jaxrl)\b", text))
+        assert named == {home}, path
+        place = f"colab.research.google.com/github/{home}/blob/main/colab/jaxrl_sweep.ipynb"
+        assert place in text
+    assert f'PACKAGE = "git+https://github.com/{home}"' in build.TEXT.read_text()
+    moved = build.placed("x github.com/a/jaxrl y /github/b/jaxrl/blob", "me/jaxrl")
+    assert moved == "x github.com/me/jaxrl y /github/me/jaxrl/blob"
+
+
+def test_every_hyperparameter_of_the_course_is_in_the_notebooks_table(build):
+    readme = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (`.*`) \| `(\w+)` \|", readme, re.M)
+    pairs = {(ours.strip("`"), theirs) for ours, theirs in rows if "," not in ours}
+    text = build.TEXT.read_text()
+    for ours, theirs in pairs - {("seed", "seed")}:
+        assert f"| `{theirs}` | `{ours}` |" in text
+
+
+def execute(folder, connection):
+    """Runs every cell with small numbers; the notebook with its outputs."""
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.source = re.sub(r"^%pip .*$", "", cell.source, flags=re.M)  # it is installed
+            for name, value in SMALL.items():
+                cell.source = re.sub(
+                    rf"^{name} = [^#]*", f"{name} = {value!r}  ", cell.source, flags=re.M
+                )
+    stub = folder / "colab" / "google" / "colab"
+    stub.mkdir(parents=True, exist_ok=True)
+    (stub / "__init__.py").write_text("")
+    (stub / "userdata.py").write_text("import os\nget = lambda name: os.environ['SECRET']\n")
+    (stub / "files.py").write_text("def download(path):\n    print('browser takes', path)\n")
+    client = nbclient.NotebookClient(
+        book, timeout=240, resources={"metadata": {"path": str(folder)}}
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET", connection)
+        patch.setenv("PYTHONPATH", str(folder / "colab"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        client.execute()
+    return book
+
+
+def text_of(book):
+    """All that was put out, in order, pictures as their types."""
+    parts = []
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            parts += [output.get("text", ""), data.get("text/html", "")]
+            parts += [kind for kind in data if kind.startswith("image/")]
+    return "\n".join(parts)
+
+
+def test_executed_whole_every_run_arrives_and_again_it_goes_on(tmp_path):
+    with contextlib.ExitStack() as stack:
+        options = ("--domain", "name.ngrok-free.app", "--port", str(free_port()))
+        service = stack.enter_context(served(tmp_path / "data", *options))
+        public = stack.enter_context(forwarding(service.local, "name.ngrok-free.app"))
+        user, password = service.login("sweep")
+        connection = f"http://{user}:{password}@127.0.0.1:{public.server_port}"
+        (tmp_path / "notebook").mkdir()
+        first = text_of(execute(tmp_path / "notebook", connection))
+        assert "logged in as jaxrl" in first
+        assert f"{CONFIGS} configurations" in first or "100 %" in first
+        assert first.count("image/png") >= 4
+        assert "image/gif" in first
+        assert "episodes in Gymnasium: mean return" in first
+        assert "fresh seeds: mean" in first
+        assert "browser takes" in first
+        assert password not in first
+        runs = tmp_path / "notebook" / "runs"
+        before = (runs / "first" / "results.csv").read_bytes()
+        posts = sum(method == "POST" for method, _, _ in public.requests)
+
+        again = text_of(execute(tmp_path / "notebook", connection))
+        assert "is finished: nothing is left to train" in again
+        assert (runs / "first" / "results.csv").read_bytes() == before
+        login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in login.items():
+                patch.setenv(name, value)
+            client = mlflow.MlflowClient(service.local)
+            number = client.get_experiment_by_name("jaxrl").experiment_id
+            found = client.search_runs([number], max_results=100)
+        assert len(found) == (1 + CONFIGS) + (1 + 1)  # the search, and the best one again
+        assert {run.info.status for run in found} == {"FINISHED"}
+        assert sum(method == "POST" for method, _, _ in public.requests) - posts < 20
+
+
+def test_an_image_that_was_changed_is_said_with_the_remedy(tmp_path, capsys):
+    before = tmp_path / "image.txt"
+    before.write_text(f"numpy==0.0.1\nmlflow=={mlflow.__version__}\n")
+    with pytest.raises(StopNotebook, match=r"numpy 0\.0\.1 became .*restart the runtime"):
+        check_install(before)
+    before.write_text(f"mlflow=={mlflow.__version__}\n")
+    check_install(before)
+    assert "nothing was replaced" in capsys.readouterr().out
+
+
+def test_connecting_says_what_is_wrong(monkeypatch):
+    monkeypatch.delenv("JAXRL_TRACKING_URI", raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "")
+    with pytest.raises(StopNotebook, match="connection string is empty"):
+        connect("paste")
+    with pytest.raises(StopNotebook, match="Known are paste, secret, none"):
+        connect("past")
+    with pytest.raises(StopNotebook, match="secrets are Colab's"):
+        connect("secret")
+    secret = "http://me:secret-one@127.0.0.1:9"
+    monkeypatch.setattr("getpass.getpass", lambda prompt: secret)
+    with pytest.raises(StopNotebook) as caught:
+        connect("paste")
+    assert "cannot be used" in str(caught.value)
+    assert "secret-one" not in str(caught.value)
+    assert "JAXRL_TRACKING_URI" not in os.environ
+    assert caught.value._render_traceback_() == [f"Stopped: {caught.value}"]
+
+
+def test_without_colab_there_is_no_drive(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert workspace() == tmp_path / "runs"
+    with pytest.raises(StopNotebook, match="Colab only"):
+        workspace(on_drive=True)
+
+
+def test_only_errors_of_what_was_given_become_a_line():
+    @stops
+    def broken():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+
+
+def test_importing_it_starts_no_device():
+    script = "import jaxrl.notebook, jax._src.xla_bridge as b; print(b.backends_are_initialized())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.lower()) is False
