@@ -126,7 +126,8 @@ def test_executed_whole_every_run_arrives_and_again_it_goes_on(tmp_path):
         assert "logged in as jaxrl" in first
         assert f"{CONFIGS} configurations" in first or "100 %" in first
         assert first.count("image/png") >= 4
-        assert "image/gif" in first
+        assert "data:image/gif" in first
+        assert "\x1b" not in first  # nothing for terminals
         assert "episodes in Gymnasium: mean return" in first
         assert "fresh seeds: mean" in first
         assert "browser takes" in first

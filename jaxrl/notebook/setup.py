@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import pathlib
 import re
-from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.notebook.stop import stops
@@ -95,7 +94,9 @@ def _secret() -> str:
         ) from None
 
 
-def environment() -> dict[str, Any]:
-    """For the processes that a notebook starts: its own, without Jupyter's way of drawing."""
-    kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    return kept | {"PYTHONUNBUFFERED": "1"}
+def environment() -> dict[str, str]:
+    """For the processes that a notebook starts: its own, without what makes Jupyter's kernel colour
+    and draw, and with room for a table's lines."""
+    kernels = ("MPLBACKEND", "FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "TTY_COMPATIBLE")
+    kept = {name: value for name, value in os.environ.items() if name not in kernels}
+    return kept | {"PYTHONUNBUFFERED": "1", "TERM": "dumb", "COLUMNS": "110"}

@@ -1,5 +1,6 @@
 """Pictures inline."""
 
+import base64
 import io
 import pathlib
 import subprocess
@@ -45,5 +46,6 @@ def show_best(run_dir: pathlib.Path, episodes: int = 100) -> None:
         done = subprocess.run(command, capture_output=True, text=True, env=environment())
         if done.returncode:
             raise InputError(done.stderr.strip().removeprefix("error: "))
-        display(HTML(f"<p>{episodes} episodes in Gymnasium: {done.stdout.strip()}</p>"))
-        display(Image(gif.read_bytes()))
+        picture = base64.b64encode(gif.read_bytes()).decode()
+    said = f"{episodes} episodes in Gymnasium: {done.stdout.strip()}"
+    display(HTML(f'<p>{said}</p><img src="data:image/gif;base64,{picture}" alt="the pole">'))

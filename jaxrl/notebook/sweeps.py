@@ -28,7 +28,7 @@ from jaxrl.search.results import SELECTIONS
 
 _LOOK_SECONDS = 2.0
 _PICTURE_SECONDS = 8.0
-_LAST_LINES = 12
+_LAST_LINES = 24
 _FRESH_SEED = 2**30
 """From where on seeds are those of no search."""
 
@@ -174,8 +174,8 @@ class _View:
             self._drawn = time.monotonic()
 
 
-_BAR = """<div style="max-width: 46em; font-family: sans-serif">
+_BAR = """<div style="max-width: 60em; font-family: sans-serif">
 <div style="background: #cbd5e1; border-radius: 4px; height: 10px">
 <div style="background: #1d4ed8; border-radius: 4px; height: 10px; width: {percent}%"></div></div>
-<pre style="white-space: pre-wrap; margin: 6px 0">{percent} %
+<pre style="white-space: pre-wrap; margin: 6px 0; font: 12px/1.4 monospace">{percent} %
 {said}</pre></div>"""

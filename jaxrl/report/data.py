@@ -20,6 +20,8 @@ class Curves:
     """Of the whole sweep."""
     configs: list[int]
     """[P]: the configuration of each agent."""
+    seeds: list[int]
+    """[P]."""
     steps_total: int
     """Environment steps of each agent."""
     returns: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -37,12 +39,13 @@ class Curves:
         """
         try:
             sweep = json.loads((run_dir / "sweep.json").read_text("utf-8"))
-            steps, configs = int(sweep["spec"]["steps"]), list(sweep["configs"])
+            steps = int(sweep["spec"]["steps"])
+            configs, seeds = list(sweep["configs"]), list(sweep["seeds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{run_dir} is no run directory ({type(error).__name__}: {error})."
             ) from None
-        curves = cls(run_dir, len(configs), configs, steps)
+        curves = cls(run_dir, len(configs), configs, seeds, steps)
         curves.update()
         return curves
 
@@ -56,6 +59,12 @@ class Curves:
                 row[record["agents"]] = [np.nan if v is None else v for v in values]
             elif record["kind"] == "final":
                 self.ended += len(record["agents"])
+
+    def name(self, agent: int) -> str:
+        """What people call an agent: its configuration, and its seed where that has several."""
+        config = self.configs[agent]
+        seed = f", seed {self.seeds[agent]}" if self.configs.count(config) > 1 else ""
+        return f"config {config}{seed}"
 
     @property
     def fraction(self) -> float:

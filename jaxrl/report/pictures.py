@@ -32,8 +32,9 @@ def draw_curves(curves: Curves) -> Figure:
         axes.plot(steps, median, linewidth=2, label="median")
         last = np.array([column[np.isfinite(column)][-1:].sum() for column in returns.T])
         for agent in np.argsort(-last, kind="stable")[:_BEST_SHOWN]:
-            label = f"config {curves.configs[agent]}"
-            axes.plot(steps, returns[:, agent], linewidth=1, alpha=0.8, label=label)
+            axes.plot(
+                steps, returns[:, agent], linewidth=1, alpha=0.8, label=curves.name(int(agent))
+            )
         axes.legend(fontsize=8, loc="upper left")
     axes.set(xlabel="environment steps of each agent", ylabel="mean return of an evaluation")
     axes.set_xlim(0, curves.steps_total)
@@ -48,7 +49,9 @@ def importances(run_dir: pathlib.Path) -> dict[str, float]:
     Raises:
         InputError: there are no results, too few, or all alike.
     """
-    import optuna
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of progress bars, in a notebook
+        import optuna
 
     rows = _finished_rows(run_dir / "results.csv")
     columns = {name: [row[name] for row in rows] for name in NAMES}
