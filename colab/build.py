@@ -46,6 +46,16 @@ def notebook(text: str) -> str:
     return nbformat.writes(book) + "\n"
 
 
+def with_values(book: nbformat.NotebookNode, values: dict[str, object]) -> nbformat.NotebookNode:
+    """``book`` with other values in its forms."""
+    for cell in book.cells:
+        for name, value in values.items():
+            line = re.compile(rf"^{name} = [^#\n]*", re.M)
+            text = f"{name} = {value!r}  "
+            cell.source = line.sub(text.replace("\\", r"\\"), cell.source)
+    return book
+
+
 def main() -> None:
     home = repository()
     for path in (TEXT, README):

@@ -77,16 +77,11 @@ def test_every_hyperparameter_of_the_course_is_in_the_notebooks_table(build):
         assert f"| `{theirs}` | `{ours}` |" in text
 
 
-def execute(folder, connection):
+def execute(build, folder, connection):
     """Runs every cell with small numbers; the notebook with its outputs."""
-    book = nbformat.read(NOTEBOOK, as_version=4)
+    book = build.with_values(nbformat.read(NOTEBOOK, as_version=4), SMALL)
     for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.source = re.sub(r"^%pip .*$", "", cell.source, flags=re.M)  # it is installed
-            for name, value in SMALL.items():
-                cell.source = re.sub(
-                    rf"^{name} = [^#]*", f"{name} = {value!r}  ", cell.source, flags=re.M
-                )
+        cell.source = re.sub(r"^%pip .*$", "", cell.source, flags=re.M)  # it is installed
     stub = folder / "colab" / "google" / "colab"
     stub.mkdir(parents=True, exist_ok=True)
     (stub / "__init__.py").write_text("")
@@ -114,7 +109,7 @@ def text_of(book):
     return "\n".join(parts)
 
 
-def test_executed_whole_every_run_arrives_and_again_it_goes_on(tmp_path):
+def test_executed_whole_every_run_arrives_and_again_it_goes_on(build, tmp_path):
     with contextlib.ExitStack() as stack:
         options = ("--domain", "name.ngrok-free.app", "--port", str(free_port()))
         service = stack.enter_context(served(tmp_path / "data", *options))
@@ -122,7 +117,7 @@ def test_executed_whole_every_run_arrives_and_again_it_goes_on(tmp_path):
         user, password = service.login("sweep")
         connection = f"http://{user}:{password}@127.0.0.1:{public.server_port}"
         (tmp_path / "notebook").mkdir()
-        first = text_of(execute(tmp_path / "notebook", connection))
+        first = text_of(execute(build, tmp_path / "notebook", connection))
         assert "logged in as jaxrl" in first
         assert f"{CONFIGS} configurations" in first or "100 %" in first
         assert first.count("image/png") >= 4
@@ -136,7 +131,7 @@ def test_executed_whole_every_run_arrives_and_again_it_goes_on(tmp_path):
         before = (runs / "first" / "results.csv").read_bytes()
         posts = sum(method == "POST" for method, _, _ in public.requests)
 
-        again = text_of(execute(tmp_path / "notebook", connection))
+        again = text_of(execute(build, tmp_path / "notebook", connection))
         assert "is finished: nothing is left to train" in again
         assert (runs / "first" / "results.csv").read_bytes() == before
         login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
