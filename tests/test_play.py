@@ -1,0 +1,107 @@
+"""Playing a saved policy in Gymnasium, and drawing it."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxrl.play import Episodes, main, play
+from jaxrl.policy import load_policy
+from jaxrl.report.pole import animate
+from jaxrl.sweep import main as sweep
+
+SMALL = ["--configs", "2", "--steps", "200", "--eval-episodes", "1", "--final-episodes", "1"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("play") / "run"
+    options = ["--set", "hidden_sizes=[8]", "--device", "cpu", "--no-track"]
+    assert sweep([*SMALL, *options, "--run-dir", str(path)]) == 0
+    return path
+
+
+def test_a_policy_that_holds_the_pole_is_scored_at_the_limit_and_a_bad_one_is_not():
+    class Balancing:
+        """Pushes to where the pole falls: a controller known to hold it."""
+
+        env_id = "CartPole-v1"
+
+        def act(self, observations):
+            position, speed, angle, turning = observations.T
+            lean = 0.1 * position + 0.3 * speed + 10 * angle + 2 * turning
+            return (lean > 0).astype(int)
+
+    class Pushing(Balancing):
+        """Pushes left, always: the pole falls within about ten steps."""
+
+        def act(self, observations):
+            return np.zeros(len(observations), int)
+
+    held = play(Balancing(), 12)
+    assert held.limit == 500
+    np.testing.assert_array_equal(held.returns, 500)
+    assert held.first.shape == (501, 4)
+    assert "at the limit of 500: 100%" in held.describe()
+    fallen = play(Pushing(), 12)
+    assert (fallen.returns < 12).all()
+    assert len(fallen.first) == fallen.returns[0] + 1
+    assert "at the limit of 500: 0%" in fallen.describe()
+
+
+def test_episodes_depend_on_their_seed_alone(run_dir):
+    policy = load_policy(run_dir / "best" / "1")
+    few, more, other = play(policy, 3), play(policy, 6), play(policy, 6, seed=1)
+    np.testing.assert_array_equal(few.returns, more.returns[:3])
+    assert not np.array_equal(few.first, other.first)
+
+
+def test_a_line_tells_mean_error_spread_and_the_lowest():
+    line = Episodes(np.array([500.0, 300.0]), 500, np.zeros((1, 4))).describe()
+    assert "mean return 400.00 (standard error 70.71)" in line
+    assert "standard deviation 100.00, lowest 300, at the limit of 500: 50%" in line
+
+
+def test_the_pole_is_drawn_where_it_is():
+    upright, fallen = np.zeros(4), np.array([1.0, 0, 0.6, 0])
+    film = Image.open(io.BytesIO(animate([upright, upright, fallen])))
+    assert film.n_frames == 2  # every second step
+    assert film.info["duration"] == 40
+
+    def middle(colour):
+        """Where that colour is on average, as shares of width and height."""
+        pixels = np.array(film.convert("RGB")).astype(int)
+        close = (np.abs(pixels - colour).sum(axis=-1) < 60).nonzero()
+        return close[1].mean() / pixels.shape[1], close[0].mean() / pixels.shape[0]
+
+    cart, pole = (29, 78, 216), (217, 119, 6)
+    assert middle(cart)[0] == pytest.approx(0.5, abs=0.02)
+    assert middle(pole)[0] == pytest.approx(0.5, abs=0.02)
+    film.seek(1)
+    assert middle(cart)[0] == pytest.approx(0.5 + 1 / 5.2, abs=0.02)  # a metre to the right
+    assert middle(pole)[0] > middle(cart)[0] + 0.02  # it leans to the right
+
+
+def test_the_command_writes_a_film_and_one_line(run_dir, tmp_path, capsys):
+    film = tmp_path / "pole.gif"
+    assert main([str(run_dir), "--episodes", "3", "--gif", str(film)]) == 0
+    assert capsys.readouterr().out.startswith("mean return ")
+    assert Image.open(film).format == "GIF"
+    assert main([str(run_dir / "best" / "2"), "--episodes", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--episodes", "0"], "--episodes 0"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--rank", "9"], "no usable policy"),
+        (["--gif", "/nowhere/pole.gif"], "--gif /nowhere/pole.gif"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(run_dir, options, said, capsys):
+    assert main([str(run_dir), "--episodes", "1", *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
