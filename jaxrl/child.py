@@ -20,6 +20,34 @@ def start(command: Sequence[str], **options: Any) -> subprocess.Popen:
     )
 
 
+class Executioner:
+    """Ends another process when this one is gone, killed or not, until :meth:`dismiss`.
+
+    It is for processes that we did not start ourselves, and works on every system: a process that
+    waits for its input to end, which only happens when we do.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _EXECUTIONER, str(pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        self._process.communicate(b"dismissed")
+
+
+_EXECUTIONER = """
+import os, signal, sys
+if not sys.stdin.read():
+    try:
+        os.kill(int(sys.argv[1]), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+
+
 def _end_with_parent() -> None:
     """In the child: ``PR_SET_PDEATHSIG``."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)

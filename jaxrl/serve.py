@@ -13,8 +13,15 @@ from jaxrl.errors import InputError, ServeError
 from jaxrl.lease import Lease
 from jaxrl.server.accounts import NAME as ACCOUNTS
 from jaxrl.server.interrupts import ignored, interruptible
+from jaxrl.server.process import free_port
 from jaxrl.server.reach import LOOPBACK, with_scheme
 from jaxrl.server.service import Service
+
+_OURS = {
+    *(ACCOUNTS, "mlflow.db", "basic_auth.db", "basic_auth.ini", "artifacts", "server.log"),
+    *("connection.txt", "ngrok-token.txt", "heartbeat.json"),
+}
+"""What a data directory holds."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,11 +85,14 @@ def _data_directory(path: pathlib.Path) -> pathlib.Path:
         raise InputError(f"--dir {path} cannot be used: {error.strerror}.") from None
     if content and not content & {ACCOUNTS, "mlflow.db"}:
         raise InputError(f"--dir {path} holds other things: give a new or an empty one.")
+    if content <= _OURS:
+        path.chmod(0o700)
     return path
 
 
 def _serve(args: argparse.Namespace) -> NoReturn:
     _check(args)
+    free_port(args.host, args.port)  # an address that is not ours is said before anything is made
     directory = _data_directory(args.dir)
     lease = Lease(directory)
     try:

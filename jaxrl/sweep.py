@@ -23,6 +23,7 @@ from jaxrl.search.space import check_parameter, packaged
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
+from jaxrl.tracking.credentials import user
 from jaxrl.tracking.options import add_tracking_options, tracking_options
 from jaxrl.tracking.session import Tracking
 
@@ -173,7 +174,11 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     if outcome.tracking_uri is None:
         return
     if not outcome.tracked:
-        say(console, f"the journal has it all; to send the rest: python -m jaxrl.sync {run_dir}")
+        string = "JAXRL_TRACKING_URI='…' " if user() else ""  # it was not kept, nor its password
+        say(
+            console,
+            f"the journal has it all; to send the rest: {string}python -m jaxrl.sync {run_dir}",
+        )
     if outcome.tracking_uri.startswith("http"):
         say(console, f"dashboard: {outcome.tracking_uri}")
     elif "://" in outcome.tracking_uri:

@@ -15,6 +15,7 @@ import yaml
 from pyngrok import conf, ngrok, process
 from pyngrok.exception import PyngrokError, PyngrokNgrokHTTPError, PyngrokNgrokInstallError
 
+from jaxrl import child
 from jaxrl.errors import ServeError, brief
 from jaxrl.ngrok_errors import explain
 
@@ -51,6 +52,7 @@ class NgrokTunnel:
         self.url: str | None = None
         self.is_borrowed = False
         """Whether it was open already, by an agent that is not ours."""
+        self._executioner: child.Executioner | None = None
 
     def open(self, token: Callable[[], str | None]) -> str:
         """Opens it, or takes the one that is open already; its address.
@@ -81,6 +83,9 @@ class NgrokTunnel:
     def close(self) -> None:
         """Closes it and ends its agent, if that is ours."""
         self.url = None
+        if self._executioner is not None:
+            self._executioner.dismiss()
+            self._executioner = None
         if not self.is_borrowed:
             ngrok.kill(self._configuration)
             self._kill_agent()  # also one of which pyngrok was interrupted before it knew
@@ -124,6 +129,8 @@ class NgrokTunnel:
             ) from None
         except (PyngrokError, OSError) as error:
             raise ServeError(f"ngrok: {_reason(error)}.") from None
+        agent = process.get_process(self._configuration).proc
+        self._executioner = child.Executioner(agent.pid)
         assert tunnel.public_url is not None  # pyngrok raises where it is
         return tunnel.public_url
 
@@ -138,10 +145,10 @@ class NgrokTunnel:
             timer.cancel()
 
     def _kill_agent(self) -> None:
-        for child in psutil.Process().children():
+        for started in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
-                if self._configuration.ngrok_path in child.cmdline():
-                    child.kill()
+                if self._configuration.ngrok_path in started.cmdline():
+                    started.kill()
 
 
 def _reason(error: Exception) -> str:

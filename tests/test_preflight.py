@@ -211,6 +211,31 @@ def test_credentials_go_to_mlflow_and_are_not_kept_for_another_server():
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:SEC RET@127.0.0.1:9",
+        "http://me:SEC/RET@127.0.0.1:9",
+        "https://me:SEC#RET@h.example",
+        "https://me:SEC?RET@h.example",
+        "https://me:#SECRET@h.example",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_refused_and_not_shown(uri):
+    with pytest.raises(InputError, match="%23 for #") as caught:
+        MlflowTracker(uri, describe())
+    assert "SEC" not in str(caught.value)
+
+
+def test_quotes_around_a_variable_are_no_part_of_it(monkeypatch):
+    monkeypatch.setenv("JAXRL_TRACKING_URI", " 'https://h.example' ")
+    assert default_uri() == "https://h.example"
+
+
+def test_https_to_a_server_without_it_is_said(mlflow_server):
+    assert "write http://" in refusal(mlflow_server.replace("http://", "https://"))
+
+
 def test_credentials_that_the_user_set_are_left_alone(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mine")
     take_credentials("https://other.example")

@@ -190,6 +190,39 @@ def test_the_sweeps_account_sees_and_changes_its_own_only(service, experiment_of
     assert ask("POST", "runs/create", json=made.json()).ok
 
 
+def test_the_assistant_that_runs_commands_is_closed_to_everybody(service):
+    """It trusts whoever comes from the loopback, which is where a tunnel comes from."""
+    for account in ("sweep", "owner"):
+        login = service.login(account)
+        for method, path in (
+            ("GET", "config"),
+            ("PUT", "config"),
+            ("POST", "message"),
+            ("GET", "%63onfig"),
+            ("GET", "./config"),
+        ):
+            url = f"{service.local}/ajax-api/3.0/mlflow/assistant/{path}"
+            answer = requests.request(method, url, json={}, auth=login, timeout=30)
+            assert answer.status_code == 403, (account, method, path)
+    assert not (service.directory / ".mlflow" / "assistant").exists()
+
+
+def test_the_sweeps_account_cannot_choose_where_files_go(service, tmp_path):
+    login, url = service.login("sweep"), f"{service.local}/api/2.0/mlflow/experiments/create"
+    where = f"file://{tmp_path}"
+    for number, body in enumerate((
+        {"artifact_location": where},
+        {"artifactLocation": where},
+        {"artifact_location": "s3://bucket"},
+        {"artifact_location": "mlflow-artifacts:/1"},
+    )):  # fmt: skip
+        content = {"name": f"elsewhere {number}", **body}
+        for sent in (json.dumps(content), json.dumps(json.dumps(content))):
+            headers = {"Content-Type": "application/json"}
+            answer = requests.post(url, sent, auth=login, headers=headers, timeout=30)
+            assert answer.status_code == 403, sent
+
+
 def test_wrong_passwords_are_refused_then_slowed_and_nobody_else_is(service):
     def status(user, password):
         return requests.get(service.local + SEARCH, auth=(user, password), timeout=30).status_code

@@ -46,6 +46,15 @@ def test_through_ngrok_opened_first_closed_first(agent, tmp_path):
     assert "token" not in service.output
 
 
+def test_killed_it_leaves_no_open_tunnel(agent, tmp_path):
+    with serving(tmp_path / "data", "--port", str(free_port()), agent=agent) as service:
+        service.wait_for(lambda: "starting MLflow" in service.output)
+        family = [*service.family[1:], *agent.processes]
+        service.process.kill()
+        service.process.wait()
+        assert not psutil.wait_procs(family, 20)[1]
+
+
 def test_a_reserved_domain_is_asked_for(agent, tmp_path):
     with serving(tmp_path / "data", "--domain", NAME, agent=agent) as service:
         service.wait_for(lambda: "starting MLflow" in service.output)

@@ -15,6 +15,7 @@ from jaxrl.errors import InputError
 from jaxrl.rundir import write_whole
 
 NAME = "accounts.json"
+SWEEP_USER = "jaxrl"
 _PRIVATE = 0o600
 _PASSWORD_BYTES = 24
 
@@ -53,13 +54,15 @@ class Accounts:
         """
         path = directory / NAME
         if not path.exists():
-            made = cls(_generate("owner"), _generate("jaxrl"), secrets.token_hex(32))
+            made = cls(_generate("owner"), _generate(SWEEP_USER), secrets.token_hex(32))
             write_private(path, json.dumps(dataclasses.asdict(made), indent=2) + "\n")
             return made
         path.chmod(_PRIVATE)
         try:
             content = json.loads(path.read_text("utf-8"))
             owner, sweep = (Account(**content[name]) for name in ("owner", "sweep"))
+            if sweep.user != SWEEP_USER:  # whose requests are looked at
+                raise ValueError(sweep.user)
             return cls(owner, sweep, content["secret_key"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(

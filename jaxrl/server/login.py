@@ -14,6 +14,9 @@ from flask import Response, make_response, request
 from mlflow.server.auth import authenticate_request_basic_auth
 from werkzeug.datastructures import Authorization
 
+from jaxrl.server.accounts import SWEEP_USER
+from jaxrl.server.permits import is_for_nobody, is_for_sweeps
+
 FREE_TRIES = 10
 """Wrong passwords in a row that are only refused."""
 SECONDS_A_TRY = 5.0
@@ -67,19 +70,24 @@ _brake = Brake()
 
 
 def authenticate() -> Authorization | Response:
-    """Who sends the current request, or the answer that turns it away: 401, or 429 after many wrong
-    passwords."""
+    """Who sends the current request, or the answer that turns it away: 401, 403 for what this account
+    is not for, or 429 after many wrong passwords."""
     login = request.authorization
+    answer: Authorization | Response
     if login is None:
         return authenticate_request_basic_auth()
-    answer: Authorization | Response
     if wait := _brake.seconds_to_wait(login):
         answer = make_response("Too many wrong passwords. Try again later.", 429)
         answer.headers["Retry-After"] = str(int(wait) + 1)
         return answer
     answer = authenticate_request_basic_auth()
-    if isinstance(answer, Authorization):
-        _brake.right(login)
-    else:
+    if not isinstance(answer, Authorization):
         _brake.wrong(login)
+        return answer
+    _brake.right(login)
+    is_sweep = answer.username == SWEEP_USER
+    if is_for_nobody(request.path) or (
+        is_sweep and not is_for_sweeps(request.method, request.path, request.get_data())
+    ):
+        return make_response("Permission denied: this account is not for that.", 403)
     return answer

@@ -9,6 +9,7 @@ import errno
 import os
 import pathlib
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -34,6 +35,11 @@ _ANSWER_SECONDS = 30.0
 _LOG_BYTES = 10_000_000
 _PORTS_TRIED = 50
 _LOOPBACK = ("localhost", "127.0.0.1")
+_KEPT = (
+    *("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    *("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
+)
+"""Of our environment, for the server."""
 
 
 def free_port(host: str, port: int) -> int:
@@ -130,9 +136,10 @@ class MlflowServer:
         self._process = None
 
     def last_words(self) -> str:
-        """The last line of its log that says something."""
+        """The last line of its log that is no request."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+        said = (line.strip() for line in reversed(lines) if " HTTP/1." not in line)
+        return next((line for line in said if line), "it does not say why")
 
     def _spawn(self, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", "mlflow", "server", *arguments]
@@ -150,12 +157,14 @@ class MlflowServer:
             )
 
     def _environment(self) -> dict[str, str]:
-        """This process's, without what is meant for clients, and with the server's secrets."""
+        """What the server needs of ours, which is little, and its secrets. Its home is the data
+        directory: it finds no keys to other services, and no settings."""
         configuration = self._directory / "basic_auth.ini"
         write_private(configuration, _CONFIGURATION)
-        mine = ("MLFLOW_", "_MLFLOW_", "JAXRL_", "NGROK_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
+        kept = {name: value for name, value in os.environ.items() if name in _KEPT}
         return kept | {
+            "HOME": str(self._directory),
+            "PYTHONUSERBASE": site.getuserbase(),
             "MLFLOW_FLASK_SERVER_SECRET_KEY": self._accounts.secret_key,
             "MLFLOW_AUTH_ADMIN_USERNAME": self._accounts.owner.user,
             "MLFLOW_AUTH_ADMIN_PASSWORD": self._accounts.owner.password,

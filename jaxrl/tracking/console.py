@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ _BEST_SHOWN = 5
 _RATE_SECONDS = 20.0
 _SHORTEST_RATE = 1.0  # seconds from which on a rate says something
 _LINE_SECONDS = 10.0
+_TROUBLE_LENGTH = 80
 
 
 class Meter:
@@ -190,7 +192,7 @@ def format_value(value: object) -> str:
 
 def _tracker_state(follower: Follower) -> str:
     if follower.trouble:
-        return f"MLflow: {follower.trouble}"
+        return f"MLflow: {textwrap.shorten(follower.trouble, _TROUBLE_LENGTH, placeholder=' …')}"
     return f"MLflow {follower.seconds_behind():.0f} s behind"
 
 

@@ -3,6 +3,8 @@
 import os
 import urllib.parse
 
+from jaxrl.errors import InputError
+
 VARIABLE = "JAXRL_TRACKING_URI"
 """Where a connection string may be given, so that it is in no command line."""
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
@@ -12,20 +14,39 @@ _taken: dict[str, str] = {}
 
 def default_uri() -> str | None:
     """The tracking address that the environment gives."""
-    return os.environ.get(VARIABLE) or os.environ.get("MLFLOW_TRACKING_URI")
+    given = os.environ.get(VARIABLE) or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    return given.strip().strip("'\"") or None  # notebooks keep the quotes
 
 
 def take_credentials(uri: str) -> str:
     """``uri`` without the user and password of an HTTP address, which go where MLflow looks for
-    them. Those of an address that was taken before are forgotten: they are not for this one."""
+    them. Those of an address that was taken before are forgotten: they are not for this one.
+
+    Raises:
+        InputError: where the password ends cannot be told.
+    """
     forget_credentials()
     parts = urllib.parse.urlsplit(uri)
+    if uri.startswith(("http://", "https://")) and _is_unclear(uri, parts):
+        raise InputError(
+            "the tracking URI cannot be read: in its password, write %20 for a space, %23 for #, %2F "
+            "for /, %3F for ? and %40 for @ (it is not shown here)."
+        )
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return uri
     _taken[_USER] = urllib.parse.unquote(parts.username or "")
     _taken[_PASSWORD] = urllib.parse.unquote(parts.password or "")
     os.environ.update(_taken)
     return public_uri(uri)
+
+
+def _is_unclear(uri: str, parts: urllib.parse.SplitResult) -> bool:
+    """Whether an address holds a space, or a password that its host seems to begin in."""
+    try:
+        has_port = parts.port is not None or not parts.netloc.endswith(":")
+    except ValueError:
+        has_port = False
+    return any(map(str.isspace, uri)) or (not has_port and "@" in uri)
 
 
 def forget_credentials() -> None:

@@ -101,7 +101,7 @@ class MlflowTracker:
             reason = str(error) if isinstance(error, InputError) else explain(error, self.uri)
             raise InputError(
                 f"the tracking server at {self.uri} cannot be used: {reason.rstrip('.')}. Give another "
-                "--tracking-uri, or --no-track to train without MLflow."
+                "--tracking-uri (a sweep trains without any with --no-track)."
             ) from None
         return self._found.lines(self._description.experiment) if is_remote else []
 

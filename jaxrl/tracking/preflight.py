@@ -129,6 +129,8 @@ def explain_answer(status: int, text: str, uri: str) -> str:
             f"MLflow refuses the host name of this address: start it with --allowed-hosts "
             f"'localhost,localhost:5000,127.0.0.1,127.0.0.1:5000,{netloc}' (jaxrl.serve does)"
         )
+    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
+        return "it does not speak HTTPS: write http:// in the address"
     if "must be in the 'active' state" in text:
         return "the sweep's experiment or parent run was deleted there: restore it in MLflow's page"
     if status == 401 and user():
@@ -145,7 +147,7 @@ def explain_answer(status: int, text: str, uri: str) -> str:
         who = f"the account {user()}" if user() else "who is not logged in"
         return (
             f"{who} may not write there, or the experiment belongs to another account: give another "
-            f"--experiment ({brief(Exception(text))})"
+            "--experiment"
         )
     if status == 429 and "passwords" in text:
         return "after many wrong passwords it holds logins back: try again in a minute"
