@@ -55,5 +55,22 @@ def compilation_cache():
     jax.config.update("jax_enable_compilation_cache", False)
 
 
+LONG = (
+    *(
+        "test_resume.py",
+        "test_population.py",
+        "test_tunnel.py",
+        "test_serve.py",
+        "test_programs.py",
+    ),
+    *("test_notebook.py", "test_dashboard.py", "test_sync.py", "test_snapshot.py", "test_bench.py"),
+)
+"""Files that take longest: begun first, so that the two processes end together."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 def pytest_addoption(parser):
     parser.addoption("--screenshots", help="a folder for what the browser saw")

@@ -229,7 +229,7 @@ BAD = {
         "--no-track contradicts --tracking-uri",
     ),
     "lines without a file": (["--tracking-uri", "jsonl:"], "lacks the file"),
-    "unreachable server": (["--tracking-uri", "http://127.0.0.1:9"], "or --no-track"),
+    "unreachable server": (["--tracking-uri", "http://127.0.0.1:9"], "with --no-track"),
     "existing run directory": (["--run-dir", "existing"], "exists"),
     "no gpu": (["--device", "gpu"], "JAX sees no GPU"),
 }
