@@ -24,11 +24,11 @@ import nbformat
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "colab")]
 
+import make_notebook  # noqa: E402
 from forwarding import forwarding  # noqa: E402
 from mlflow_behind_tunnel import served  # noqa: E402
 from mlflow_server import free_port  # noqa: E402
 
-import build  # noqa: E402
 from jaxrl.benchmark import machine  # noqa: E402
 
 NAME = "name.ngrok-free.app"
@@ -51,8 +51,8 @@ def once(folder: pathlib.Path) -> float:
         forwarding(service.local, NAME) as public,
     ):
         user, password = service.login("sweep")
-        book = nbformat.read(build.NOTEBOOK, as_version=4)
-        build.with_values(book, {"GO_ON_WITH_THE_CPU": True, "CONNECT": "secret"})
+        book = nbformat.read(make_notebook.NOTEBOOK, as_version=4)
+        make_notebook.with_values(book, {"GO_ON_WITH_THE_CPU": True, "CONNECT": "secret"})
         for cell in book.cells:
             cell.source = "\n".join(x for x in cell.source.split("\n") if not x.startswith("%pip"))
         nbformat.write(book, folder / "notebook.ipynb")

@@ -16,9 +16,8 @@ import tempfile
 import time
 from typing import Any
 
+import make_notebook
 import nbformat
-
-import build
 
 HERE = pathlib.Path(__file__).parent
 COMMON = [
@@ -87,9 +86,9 @@ def check(image: str, folder: pathlib.Path) -> dict[str, Any]:
     before = versions(inside)
     run(inside, "-m", "pip", "wheel", "--no-deps", "-w", folder, HERE.parent)
     (wheel,) = folder.glob("jaxrl-*.whl")
-    book = nbformat.read(build.NOTEBOOK, as_version=4)
+    book = nbformat.read(make_notebook.NOTEBOOK, as_version=4)
     nbformat.write(
-        build.with_values(book, {**SMALL, "PACKAGE": str(wheel)}), folder / "notebook.ipynb"
+        make_notebook.with_values(book, {**SMALL, "PACKAGE": str(wheel)}), folder / "notebook.ipynb"
     )
     began = time.monotonic()
     home = {"PATH": f"{inside.parent}:/usr/bin:/bin", "HOME": str(folder)}

@@ -40,13 +40,15 @@ def build():
     """The module that makes the notebook."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "colab"))
-        import build
+        import make_notebook
 
-        yield build
+        yield make_notebook
 
 
 def test_the_notebook_is_what_its_text_says_and_holds_no_outputs(build):
-    assert NOTEBOOK.read_text() == build.notebook(build.TEXT.read_text()), "run colab/build.py"
+    assert NOTEBOOK.read_text() == build.notebook(build.TEXT.read_text()), (
+        "run colab/make_notebook.py"
+    )
     book = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(book)
     assert not any(cell.get("outputs") for cell in book.cells)

@@ -1,6 +1,6 @@
 """Makes ``jaxrl_sweep.ipynb`` from its text, and writes the repository's home where it is used.
 
-python colab/build.py
+python colab/make_notebook.py
 """
 
 import pathlib
