@@ -72,7 +72,7 @@ def test_an_experiment_whose_files_lie_elsewhere_is_not(body):
         assert not is_for_sweeps("POST", path, sent.encode())
 
 
-@pytest.mark.parametrize("body", [b"", b"nonsense", b"\xff", b"[1]", b"3"])
+@pytest.mark.parametrize("body", [b"", b"nonsense", b"\xff", b"[1]", b"3", b'["x"]', 9999 * b"["])
 def test_a_creation_that_nobody_can_read_is_not(body):
     assert not is_for_sweeps("POST", "/api/2.0/mlflow/experiments/create", body)
 

@@ -53,7 +53,9 @@ def _names_a_place(body: bytes) -> bool:
         content: Any = json.loads(body)
         while isinstance(content, str):  # as MLflow does, for old clients
             content = json.loads(content)
+        if not isinstance(content, dict):
+            return True
         names = {name.replace("_", "").lower() for name in content}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return True
     return "artifactlocation" in names
