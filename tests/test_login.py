@@ -56,6 +56,17 @@ def test_whoever_was_let_in_is_not_held_up_until_the_password_changes(clock):
     assert brake.seconds_to_wait(of("me", "right")) > 0
 
 
+def test_those_who_come_often_are_not_forgotten_first(clock, monkeypatch):
+    monkeypatch.setattr(login, "_MOST_KNOWN", 2)
+    brake = Brake()
+    for user in ("me", "a", "me", "b"):
+        brake.right(of(user, "right"))
+    for number in range(2 * FREE_TRIES):
+        brake.wrong(of("x", str(number)))
+    assert brake.seconds_to_wait(of("me", "right")) == 0
+    assert brake.seconds_to_wait(of("a", "right")) > 0
+
+
 def test_users_and_passwords_are_told_apart(clock):
     brake = Brake()
     brake.right(of("ab", "c"))

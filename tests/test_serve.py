@@ -1,5 +1,6 @@
 """jaxrl.serve: who gets in, and who does not, with real processes."""
 
+import base64
 import concurrent.futures
 import json
 import pathlib
@@ -151,6 +152,26 @@ def test_another_host_name_is_refused_even_with_the_password(service, host):
     login = service.login("owner")
     answer = requests.get(service.local + SEARCH, auth=login, headers={"Host": host}, timeout=30)
     assert answer.status_code == 403
+
+
+def test_a_request_with_two_hosts_is_refused(service):
+    """Else one would be checked, and the other become part of the path that the permits see."""
+    name = urllib.parse.urlsplit(service.local).netloc
+    user, password = service.login("sweep")
+    login = base64.b64encode(f"{user}:{password}".encode()).decode()
+    lines = ["GET /ajax-api/3.0/mlflow/assistant/config HTTP/1.1", f"Host: {name}/version?"]
+    lines += [f"Host: {name}", f"Authorization: Basic {login}", "Connection: close", "", ""]
+    with socket.create_connection((name.split(":")[0], int(name.split(":")[1])), 30) as stranger:
+        stranger.sendall("\r\n".join(lines).encode())
+        assert stranger.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Digest username=a, b", "Basic !", ""])
+def test_a_login_of_another_kind_is_none(service, header):
+    for path in (SEARCH, "/ajax-api/3.0/mlflow/assistant/config"):
+        headers = {"Authorization": header}
+        answer = requests.get(service.local + path, headers=headers, timeout=30)
+        assert answer.status_code == 401
 
 
 def test_a_page_from_elsewhere_may_not_write(service, tunnel):

@@ -11,7 +11,7 @@ import threading
 import time
 
 from flask import Response, make_response, request
-from mlflow.server.auth import authenticate_request_basic_auth
+from mlflow.server.auth import authenticate_request_basic_auth, make_basic_auth_response
 from werkzeug.datastructures import Authorization
 
 from jaxrl.server.accounts import SWEEP_USER
@@ -52,6 +52,7 @@ class Brake:
         """Says that a login was right."""
         with self._lock:
             self._known[self._digest(login)] = None
+            self._known.move_to_end(self._digest(login))
             if len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
 
@@ -74,8 +75,8 @@ def authenticate() -> Authorization | Response:
     is not for, or 429 after many wrong passwords."""
     login = request.authorization
     answer: Authorization | Response
-    if login is None:
-        return authenticate_request_basic_auth()
+    if login is None or login.type != "basic":
+        return make_basic_auth_response()
     if wait := _brake.seconds_to_wait(login):
         answer = make_response("Too many wrong passwords. Try again later.", 429)
         answer.headers["Retry-After"] = str(int(wait) + 1)

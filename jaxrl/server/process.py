@@ -6,6 +6,7 @@ Everything it keeps lies in one data directory: runs (``mlflow.db``), users (``b
 
 import contextlib
 import errno
+import http.client
 import os
 import pathlib
 import signal
@@ -110,6 +111,7 @@ class MlflowServer:
         hosts = [*_LOOPBACK, *(f"{name}:{self.port}" for name in _LOOPBACK), *names]
         self._spawn([
             *["--host", self._host, "--port", str(self.port), "--workers", "1"],
+            *["--uvicorn-opts", "--http h11"],  # the one that refuses a request with two hosts
             *["--backend-store-uri", "sqlite:///mlflow.db"],  # where it works: any name will do
             *["--artifacts-destination", "./artifacts", "--serve-artifacts"],
             *["--app-name", "basic-auth", "--x-frame-options", "DENY"],
@@ -204,15 +206,34 @@ class MlflowServer:
                 )
 
     def _keep_strangers_out(self) -> None:
-        """Looks whether a request without a login, and one to another host, are refused."""
+        """Looks whether a request without a login, to another host, and to two hosts are refused.
+
+        One with two hosts must be: where one is checked and the other becomes part of the path
+        that is looked up among the permits, anything is permitted.
+        """
         path = "/api/2.0/mlflow/experiments/search?max_results=1"
         stranger = self._ask("GET", path).status_code
         other = self._ask("GET", path, self._accounts.owner, host="other.invalid").status_code
-        if (stranger, other) != (401, 403):
+        two = self._ask_two_hosts(path)
+        if (stranger, other, two) != (401, 403, 400):
             raise ServeError(
                 f"MLflow {self.version} does not keep strangers out (without a login it answers "
-                f"{stranger}, to another host {other}): nothing is served."
+                f"{stranger}, to another host {other}, to two hosts at once {two}): nothing is "
+                "served. pip install -U 'mlflow[auth]' uvicorn h11 fastapi starlette"
             )
+
+    def _ask_two_hosts(self, path: str) -> int:
+        address = urllib.parse.urlsplit(self.local_address)
+        assert address.hostname is not None
+        connection = http.client.HTTPConnection(
+            address.hostname, self.port, timeout=_ANSWER_SECONDS
+        )
+        with contextlib.closing(connection):
+            connection.putrequest("GET", path, skip_host=True)
+            for suffix in ("/version?", ""):
+                connection.putheader("Host", f"{_LOOPBACK[1]}:{self.port}{suffix}")
+            connection.endheaders()
+            return connection.getresponse().status
 
     def _ask(
         self,
