@@ -5,40 +5,25 @@
 
 import contextlib
 import datetime
-import shutil
 import subprocess
 import sys
 import time
 
 import mlflow
 import pytest
+from browser import chromium, needs_chromium
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from forwarding import forwarding
 from mlflow_behind_tunnel import served
 from mlflow_server import free_port
-from selenium import webdriver
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")),
-    reason="needs chromium and chromedriver",
-)
+pytest_plugins = ["browser"]
+pytestmark = needs_chromium
 
 NAME = "my-laptop.ngrok-free.app"
 CONFIGS = 12
-
-
-@pytest.fixture
-def screenshots(request):
-    """Keeps a picture of the page, where it was asked for."""
-    folder = request.config.getoption("--screenshots")
-
-    def keep(browser, name):
-        if folder is not None:
-            browser.save_screenshot(f"{folder}/{name}.png")
-
-    return keep
 
 
 def make_certificate(path):
@@ -53,27 +38,6 @@ def make_certificate(path):
     secret = key.private_bytes(encoding, kind, serialization.NoEncryption())
     path.write_bytes(secret + certificate.public_bytes(encoding))
     return path
-
-
-@contextlib.contextmanager
-def chromium(port):
-    """A browser for which NAME leads to ``port``."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--ignore-certificate-errors",
-        "--window-size=1300,900",
-        f"--host-resolver-rules=MAP {NAME}:443 127.0.0.1:{port}",
-    ):
-        options.add_argument(argument)
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    try:
-        yield browser
-    finally:
-        browser.quit()
 
 
 def patiently(look, seconds=60):
@@ -113,7 +77,12 @@ def test_the_dashboard_fills_while_a_sweep_trains_elsewhere(tmp_path, screenshot
         service = stack.enter_context(served(tmp_path / "data", *options))
         public = stack.enter_context(forwarding(service.local, NAME, certificate))
         to_client = stack.enter_context(forwarding(service.local, NAME))
-        browser = stack.enter_context(chromium(public.server_port))
+        browser = stack.enter_context(
+            chromium(
+                "--ignore-certificate-errors",
+                f"--host-resolver-rules=MAP {NAME}:443 127.0.0.1:{public.server_port}",
+            )
+        )
         user, password = service.login("sweep")
         connection = f"http://{user}:{password}@127.0.0.1:{to_client.server_port}"
         options = ["--configs", str(CONFIGS), "--steps", "100000", "--eval-every", "2000"]

@@ -1,6 +1,7 @@
 """The Colab notebook: tidy, executed whole against a served MLflow, and again."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,16 +11,18 @@ import sys
 
 import mlflow
 import nbclient
+import nbconvert
 import nbformat
 import pytest
+from browser import chromium, needs_chromium
 from forwarding import forwarding
-from mlflow_behind_tunnel import served
+from mlflow_behind_tunnel import Service, served
 from mlflow_server import free_port
 
 from jaxrl.notebook.setup import check_install, connect, workspace
 from jaxrl.notebook.stop import StopNotebook, stops
 
-pytest_plugins = ["mlflow_behind_tunnel"]
+pytest_plugins = ["browser", "mlflow_behind_tunnel"]
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOK = ROOT / "colab" / "jaxrl_sweep.ipynb"
@@ -111,41 +114,93 @@ def text_of(book):
     return "\n".join(parts)
 
 
-def test_executed_whole_every_run_arrives_and_again_it_goes_on(build, tmp_path):
+@dataclasses.dataclass
+class Executed:
+    """The notebook, executed once whole against a served MLflow."""
+
+    folder: pathlib.Path
+    book: nbformat.NotebookNode
+    service: Service
+    connection: str
+    requests: list
+
+    @property
+    def runs(self):
+        return self.folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def executed(build, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebook")
     with contextlib.ExitStack() as stack:
         options = ("--domain", "name.ngrok-free.app", "--port", str(free_port()))
-        service = stack.enter_context(served(tmp_path / "data", *options))
+        service = stack.enter_context(served(tmp_path_factory.mktemp("data"), *options))
         public = stack.enter_context(forwarding(service.local, "name.ngrok-free.app"))
         user, password = service.login("sweep")
         connection = f"http://{user}:{password}@127.0.0.1:{public.server_port}"
-        (tmp_path / "notebook").mkdir()
-        first = text_of(execute(build, tmp_path / "notebook", connection))
-        assert "logged in as jaxrl" in first
-        assert f"{CONFIGS} configurations" in first or "100 %" in first
-        assert first.count("image/png") >= 4
-        assert "data:image/gif" in first
-        assert "\x1b" not in first  # nothing for terminals
-        assert "episodes in Gymnasium: mean return" in first
-        assert "fresh seeds: mean" in first
-        assert "browser takes" in first
-        assert password not in first
-        runs = tmp_path / "notebook" / "runs"
-        before = (runs / "first" / "results.csv").read_bytes()
-        posts = sum(method == "POST" for method, _, _ in public.requests)
+        book = execute(build, folder, connection)
+        yield Executed(folder, book, service, connection, public.requests)
 
-        again = text_of(execute(build, tmp_path / "notebook", connection))
-        assert "is finished: nothing is left to train" in again
-        assert (runs / "first" / "results.csv").read_bytes() == before
-        login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in login.items():
-                patch.setenv(name, value)
-            client = mlflow.MlflowClient(service.local)
-            number = client.get_experiment_by_name("jaxrl").experiment_id
-            found = client.search_runs([number], max_results=100)
-        assert len(found) == (1 + CONFIGS) + (1 + 1)  # the search, and the best one again
-        assert {run.info.status for run in found} == {"FINISHED"}
-        assert sum(method == "POST" for method, _, _ in public.requests) - posts < 20
+
+def test_executed_whole_everything_is_shown(executed):
+    said = text_of(executed.book)
+    assert "logged in as jaxrl" in said
+    assert f"{CONFIGS} configurations" in said or "100 %" in said
+    assert said.count("image/png") >= 4
+    assert "data:image/gif" in said
+    assert "\x1b" not in said  # nothing for terminals
+    assert "episodes in Gymnasium: mean return" in said
+    assert "fresh seeds: mean" in said
+    assert "browser takes" in said
+    assert executed.service.login("sweep")[1] not in said
+
+
+@needs_chromium
+@pytest.mark.parametrize(("width", "name"), [(1280, "desktop"), (420, "phone")])
+def test_rendered_it_fits_the_page_and_its_pictures_are_there(
+    executed, width, name, tmp_path, screenshots
+):
+    html, _ = nbconvert.HTMLExporter().from_notebook_node(executed.book)
+    page = tmp_path / "notebook.html"
+    page.write_text(html)
+    with chromium("--allow-file-access-from-files") as browser:
+        browser.set_window_size(width, 1000)
+        browser.get(page.as_uri())
+        sizes = browser.execute_script(
+            "return [...document.querySelectorAll('.jp-OutputArea img')]"
+            ".map(image => [image.complete, image.naturalWidth, image.getBoundingClientRect().right])"
+        )
+        shown = browser.execute_script("return document.documentElement.clientWidth")
+        assert len(sizes) >= 5  # two sweeps, curves, importance, the pole
+        assert all(complete and natural > 0 for complete, natural, _ in sizes)
+        assert all(right <= shown for _, _, right in sizes)
+        for element in ("pre", "p", "td"):
+            wide = browser.execute_script(
+                f"return [...document.querySelectorAll('.jp-OutputArea {element}')]"
+                ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+            )
+            assert not wide
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        browser.set_window_size(width, height + 200)
+        screenshots(browser, f"notebook-{name}")
+
+
+def test_executed_again_it_goes_on_and_every_run_has_arrived_once(build, executed):
+    before = (executed.runs / "first" / "results.csv").read_bytes()
+    posts = sum(method == "POST" for method, _, _ in executed.requests)
+    again = text_of(execute(build, executed.folder, executed.connection))
+    assert "is finished: nothing is left to train" in again
+    assert (executed.runs / "first" / "results.csv").read_bytes() == before
+    user, password = executed.service.login("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", user)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+        client = mlflow.MlflowClient(executed.service.local)
+        number = client.get_experiment_by_name("jaxrl").experiment_id
+        found = client.search_runs([number], max_results=100)
+    assert len(found) == (1 + CONFIGS) + (1 + 1)  # the search, and the best one again
+    assert {run.info.status for run in found} == {"FINISHED"}
+    assert sum(method == "POST" for method, _, _ in executed.requests) - posts < 20
 
 
 def test_an_image_that_was_changed_is_said_with_the_remedy(tmp_path, capsys):
