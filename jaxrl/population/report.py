@@ -5,8 +5,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.population.layout import Layout
 from jaxrl.population.snapshot import Snapshot
 from jaxrl.population.tile import Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """That some agents have stopped and the others go on."""
+
+    stopped: frozenset[int]
+    layout: Layout
+    """From now on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Report:
     ``normalisation``, mean and standard deviation ``[n, O]`` of observations."""
     snapshot: Snapshot | None = None
     """The tile after the chunk, where one was asked for."""
+    rung: Rung | None = None
+    """Of no tile: that all of them have passed the rung at ``step``."""
 
 
 def evaluation_values(values: Evaluation) -> dict[str, np.ndarray]:

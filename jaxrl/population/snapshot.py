@@ -7,7 +7,7 @@ were written to since the last one.
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import numpy as np
@@ -111,6 +111,8 @@ class Control:
         """How often every tile has been asked for a snapshot."""
         self.wanted_whole = 0
         """Which of those was the last for a whole ring."""
+        self.decided: dict[int, frozenset[int]] = {}
+        """For each rung that was decided the agents that stop there."""
         self._waiting = 0
 
     def stop(self, keep_rest: bool = False) -> None:
@@ -120,6 +122,12 @@ class Control:
             self.stopping = True
             self.keep_rest |= keep_rest
             self.wanted += keep_rest
+            self.changed.notify_all()
+
+    def decide(self, rung: int, stopped: Collection[int]) -> None:
+        """Ends the agents ``stopped`` at the step ``rung``, where all of them wait for this."""
+        with self.changed:
+            self.decided[rung] = frozenset(stopped)
             self.changed.notify_all()
 
     def ask_for_snapshots(self) -> None:

@@ -4,12 +4,10 @@ Worker threads, one for each core or GPU, take the tiles chunk by chunk, always 
 left to do, so that an uneven number of tiles still keeps every core busy. Nobody passes an
 evaluation step before every tile of its wave has reached it; a wave is what fits in memory. Reports
 are read by whoever iterates, on another thread than those that feed the devices: a device waits for
-neither reading nor writing.
+neither reading nor writing. Only at a *rung* it waits: until the host has said which agents stop.
 """
 
-import concurrent.futures
 import dataclasses
-import itertools
 import queue
 import threading
 import time
@@ -21,10 +19,12 @@ import jax
 import numpy as np
 
 from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
+from jaxrl.population.compiling import Compiler
 from jaxrl.population.inputs import normalisation, tile_inputs
-from jaxrl.population.plan import Cohort, Plan, tile_seconds
+from jaxrl.population.layout import Layout, TilePlace, gather
+from jaxrl.population.plan import Plan, tile_seconds
 from jaxrl.population.program import Programs, programs
-from jaxrl.population.report import Report, evaluation_values, moments
+from jaxrl.population.report import Report, Rung, evaluation_values, moments
 from jaxrl.population.snapshot import Control, SavedTile, Snapshot, restore, take_snapshot
 from jaxrl.population.tile import Tile, TileFunctions
 
@@ -43,6 +43,8 @@ def train(
     control: Control | None = None,
     saved: Mapping[int, SavedTile] = types.MappingProxyType({}),
     finished: Collection[int] = (),
+    rungs: Collection[int] = (),
+    layout: Layout | None = None,
 ) -> Generator[Report, None, None]:
     """Trains every agent of ``plan``, from the first step to the final evaluation.
 
@@ -53,8 +55,12 @@ def train(
         control: what else the host asks for, while it goes on.
         saved: tiles that do not begin anew, by index.
         finished: indices of tiles whose final evaluation has been reported.
+        rungs: evaluation steps at which everybody waits for :meth:`Control.decide`; the plan then
+            has one wave.
+        layout: of the tiles, where they have passed some rungs already; those that are left are in
+            ``rungs``.
     """
-    run = _Run(plan, control or Control(), saved, finished)
+    run = _Run(plan, control or Control(), layout or Layout.of(plan), saved, finished, rungs)
     run.start()
     try:
         yield from run.reports()
@@ -66,11 +72,8 @@ def train(
 class _TileRun:
     """A tile on its way through training."""
 
-    index: int
-    cohort: Cohort
+    place: TilePlace
     agents: np.ndarray
-    wave: int
-    """Tiles of a later wave wait until those of earlier ones have given their memory back."""
     programs: Programs
     """On the device that the tile lives on."""
     seeds: np.ndarray
@@ -96,26 +99,32 @@ class _Run:
         self,
         plan: Plan,
         control: Control,
+        layout: Layout,
         saved: Mapping[int, SavedTile],
         finished: Collection[int],
+        rungs: Collection[int],
     ) -> None:
         self._plan = plan
         self._control = control
         self._changed = control.changed
         self._eval_steps = plan.budget.eval_steps
+        self._rungs = sorted(rungs)
+        assert not self._rungs or len(plan.waves) == 1
         self._programs = {
             (shape, device): programs(self._functions(shape), device, plan.cadences(shape))
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
+        self._statistics = normalisation(plan)
+        self._layout = layout
         self._tiles = self._make_tiles(saved, finished)
-        self._compiled: set[tuple[str, Programs]] = set()
+        self._compiler = Compiler(self._order_of_need(), control)
         self._queue: queue.Queue[Report | BaseException | None] = queue.Queue()
         self._threads = [
             threading.Thread(target=self._guard, args=(self._work, device), name=f"jaxrl-{i}")
             for i, device in enumerate(plan.hardware.devices)
         ]
-        self._threads.append(threading.Thread(target=self._guard, args=(self._compile,)))
+        self._threads.append(threading.Thread(target=self._guard, args=(self._compiler.run,)))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -148,24 +157,34 @@ class _Run:
     def _make_tiles(
         self, saved: Mapping[int, SavedTile], finished: Collection[int]
     ) -> list[_TileRun]:
-        """The plan's tiles, each on the device that has the least to do so far."""
-        plan, statistics = self._plan, normalisation(self._plan)
-        load = dict.fromkeys(plan.hardware.devices, 0.0)
+        """The layout's tiles, each on the device that has the least to do so far."""
+        load = dict.fromkeys(self._plan.hardware.devices, 0.0)
         tiles = []
-        in_waves = ((wave, *member) for wave, part in enumerate(plan.waves) for member in part)
-        for index, (wave, cohort, members) in enumerate(in_waves):
-            seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
+        for place in self._layout.tiles:
             device = min(load, key=load.__getitem__)
-            load[device] += seconds
-            programs = self._programs[cohort.shape, device]
-            inputs = tile_inputs(plan, members, statistics)
-            tile = _TileRun(index, cohort, np.array(members), wave, programs, *inputs, seconds)
-            if index in saved:
-                tile.saved, tile.step = saved[index], saved[index].step
+            tile = self._make_tile(place, device)
+            load[device] += tile.seconds_per_step
+            if place.number in saved:
+                tile.saved, tile.step = saved[place.number], saved[place.number].step
                 tile.saved_step = tile.step
-            tile.finished = index in finished
+            tile.finished = place.number in finished
             tiles.append(tile)
         return tiles
+
+    def _make_tile(self, place: TilePlace, device: jax.Device) -> _TileRun:
+        plan, cohort = self._plan, place.cohort
+        seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
+        seeds, hyper = tile_inputs(plan, place.agents, self._statistics)
+        programs = self._programs[cohort.shape, device]
+        return _TileRun(place, np.array(place.agents), programs, seeds, hyper, seconds)
+
+    def _order_of_need(self) -> list[Programs]:
+        """The programs that have something to do, the dearest shapes first."""
+        cost: dict[Shape, float] = dict.fromkeys(self._plan.shapes, 0.0)
+        for tile in self._tiles:
+            cost[tile.place.cohort.shape] += (not tile.finished) * tile.seconds_per_step
+        needed = [of for of in self._programs if cost[of[0]]]
+        return [self._programs[of] for of in sorted(needed, key=lambda of: -cost[of[0]])]
 
     def _functions(self, shape: Shape) -> TileFunctions:
         plan = self._plan
@@ -186,48 +205,6 @@ class _Run:
         except BaseException as error:
             self._queue.put(error)
 
-    def _compile(self) -> None:
-        """Compiles the dearest shapes first; tiles of a shape start as soon as it is ready.
-
-        Traces on this thread, in the order of need, since Python traces one program at a time
-        anyhow, and compiles on two others.
-        """
-        cost: dict[Shape, float] = dict.fromkeys(self._plan.shapes, 0.0)
-        for tile in self._tiles:
-            cost[tile.cohort.shape] += (not tile.finished) * tile.seconds_per_step
-        needed = [of for of in self._programs if cost[of[0]]]
-        order = sorted(needed, key=lambda of: cost[of[0]], reverse=True)
-        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-            ready = []
-            for stage, of in itertools.product(Programs.STAGES, order):
-                programs = self._programs[of]
-                traced, tree = jax.tree.flatten(getattr(programs, stage)())
-                compiling = [pool.submit(self._compile_one, program) for program in traced]
-                ready.append(pool.submit(self._use, stage, programs, tree, compiling))
-                if self._control.stopping:
-                    break
-            for stage_ready in ready:
-                stage_ready.result()
-
-    def _compile_one(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
-        return None if self._control.stopping else traced.compile()
-
-    def _use(
-        self,
-        stage: str,
-        programs: Programs,
-        tree: Any,
-        compiling: Sequence[concurrent.futures.Future[Any]],
-    ) -> None:
-        """Waits for a stage's programs, which the pool has begun before this."""
-        compiled = [one.result() for one in compiling]
-        if self._control.stopping:
-            return  # some may not have been compiled
-        programs.use(tree.unflatten(compiled))
-        with self._changed:
-            self._compiled.add((stage, programs))
-            self._changed.notify_all()
-
     def _work(self, device: jax.Device) -> None:
         while (taken := self._take(device)) is not None:
             tile, seconds = taken
@@ -243,10 +220,11 @@ class _Run:
         the tile, and for about how many seconds it should be trained now."""
         with self._changed:
             while not self._control.stopping:
+                self._pass_rung()
                 left = [tile for tile in self._tiles if not tile.finished]
                 if not left:
                     return None
-                wave = [tile for tile in left if tile.wave == left[0].wave]
+                wave = [tile for tile in left if tile.place.wave == left[0].place.wave]
                 barrier = self._barrier(wave)
                 ready = [tile for tile in wave if self._is_ready(tile, device, barrier)]
                 if ready:
@@ -261,7 +239,36 @@ class _Run:
     def _barrier(self, wave: Sequence[_TileRun]) -> int:
         """The evaluation step that no tile of the wave may pass yet."""
         slowest = min(tile.step for tile in wave)
-        return next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
+        barrier = next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
+        return min(barrier, *self._rungs[:1], self._eval_steps[-1])
+
+    def _pass_rung(self) -> None:
+        """Lets those who stop go, once the host has said who, and puts the others together."""
+        rung = next(iter(self._rungs), None)
+        decided = self._control.decided
+        if rung not in decided or any(tile.busy or tile.step < rung for tile in self._tiles):
+            return
+        del self._rungs[0]
+        tiles = {tile.place.number: tile for tile in self._tiles}
+        self._layout = self._layout.without(decided[rung])
+        self._tiles = [
+            self._put_together(place, tiles) if place.sources else tiles[place.number]
+            for place in self._layout.tiles
+        ]
+        passed = Rung(decided[rung], self._layout)
+        nobody, ready = np.array([], int), self._compiler.shapes_ready()
+        self._queue.put(Report(-1, nobody, rung, 0, 0.0, ready, rung=passed))
+        self._changed.notify_all()
+
+    def _put_together(self, place: TilePlace, tiles: Mapping[int, _TileRun]) -> _TileRun:
+        sources = {number: tiles[number] for number, _ in place.sources}
+        first = tiles[place.sources[0].tile]
+        new = self._make_tile(place, first.programs.device)
+        states = {number: tile.state or self._begin(tile) for number, tile in sources.items()}
+        width = self._plan.tile_width(place.cohort.shape)
+        new.state = jax.device_put(gather(states, place.sources, width), new.programs.device)
+        new.step, new.seconds_per_step = first.step, first.seconds_per_step
+        return new
 
     def _chunk_seconds(self, wave: Sequence[_TileRun], device: jax.Device, barrier: int) -> float:
         """How long the next chunk lasts: shorter the less is left before the barrier, so that the
@@ -279,7 +286,7 @@ class _Run:
             return False
         is_trained = tile.step == self._plan.budget.steps
         stage = _FINISHING if is_trained else _TRAINING
-        return (is_trained or tile.step < barrier) and (stage, tile.programs) in self._compiled
+        return (is_trained or tile.step < barrier) and self._compiler.has(stage, tile.programs)
 
     def _chunk(self, tile: _TileRun, chunk_seconds: float) -> Report:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
@@ -289,12 +296,14 @@ class _Run:
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
-        state = programs.advance(state, seeds, hyper, tile.cohort.cadence, tile.step, stop)
+        state = programs.advance(state, seeds, hyper, tile.place.cohort.cadence, tile.step, stop)
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
         if stop == next_evaluation:
-            if not self._can_evaluate(programs):  # stopped: as if this chunk had not been
+            if not self._compiler.wait(
+                _EVALUATION, programs
+            ):  # stopped: as if this chunk had not been
                 tile.state = None
                 return self._report(tile, 0, trained)
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
@@ -320,25 +329,16 @@ class _Run:
     def _take_snapshot(self, tile: _TileRun) -> Snapshot:
         assert tile.state is not None
         since = 0 if tile.snapshots < self._control.wanted_whole else tile.saved_step
-        snapshot = take_snapshot(tile.index, tile.state, tile.step, since)
+        snapshot = take_snapshot(tile.place.number, tile.state, tile.step, since)
         tile.snapshots, tile.saved_step = self._control.wanted, tile.step
         self._control.hold(snapshot.size)
         return snapshot
 
     def _report(self, tile: _TileRun, new_steps: int, seconds: float, **fields: Any) -> Report:
-        ready = self._shapes_ready()
-        return Report(tile.index, tile.agents, tile.step, new_steps, seconds, ready, **fields)
-
-    def _can_evaluate(self, programs: Programs) -> bool:
-        """Waits until evaluation is compiled; false where the run is stopped before."""
-        compiled = (_EVALUATION, programs)
-        with self._changed:
-            self._changed.wait_for(lambda: self._control.stopping or compiled in self._compiled)
-            return compiled in self._compiled
-
-    def _shapes_ready(self) -> int:
-        with self._changed:
-            return len({p.functions.shape for stage, p in self._compiled if stage == _TRAINING})
+        ready = self._compiler.shapes_ready()
+        return Report(
+            tile.place.number, tile.agents, tile.step, new_steps, seconds, ready, **fields
+        )
 
     def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""

@@ -1,0 +1,77 @@
+"""Compiles the programs of a training beside it, the dearest first."""
+
+import concurrent.futures
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxrl.population.program import Programs
+from jaxrl.population.snapshot import Control
+
+
+class Compiler:
+    """Compiles ``programs``, in this order, stage by stage; whoever needs them waits.
+
+    Traces on the thread of :meth:`run`, in the order of need, since Python traces one program at a
+    time anyhow, and compiles on two others.
+
+    Args:
+        control: of the training; its ``changed`` is notified of every stage that is ready.
+    """
+
+    def __init__(self, programs: Sequence[Programs], control: Control) -> None:
+        self._programs = programs
+        self._control = control
+        self._ready: set[tuple[str, Programs]] = set()
+
+    def run(self) -> None:
+        """Until everything is compiled, or the training is stopped."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+            ready = []
+            for stage, programs in itertools.product(Programs.STAGES, self._programs):
+                traced, tree = jax.tree.flatten(getattr(programs, stage)())
+                compiling = [pool.submit(self._compile, program) for program in traced]
+                ready.append(pool.submit(self._use, stage, programs, tree, compiling))
+                if self._control.stopping:
+                    break
+            for stage_ready in ready:
+                stage_ready.result()
+
+    def has(self, stage: str, programs: Programs) -> bool:
+        """Whether a stage is ready; to be called with the lock of ``control.changed``."""
+        return (stage, programs) in self._ready
+
+    def wait(self, stage: str, programs: Programs) -> bool:
+        """Waits until a stage is ready; false where the training is stopped before."""
+        with self._control.changed:
+            self._control.changed.wait_for(
+                lambda: self._control.stopping or self.has(stage, programs)
+            )
+            return self.has(stage, programs)
+
+    def shapes_ready(self) -> int:
+        """Of how many shapes agents can be trained."""
+        training = Programs.STAGES[0]
+        with self._control.changed:
+            return len({p.functions.shape for stage, p in self._ready if stage == training})
+
+    def _compile(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
+        return None if self._control.stopping else traced.compile()
+
+    def _use(
+        self,
+        stage: str,
+        programs: Programs,
+        tree: Any,
+        compiling: Sequence[concurrent.futures.Future[Any]],
+    ) -> None:
+        """Waits for a stage's programs, which the pool has begun before this."""
+        compiled = [one.result() for one in compiling]
+        if self._control.stopping:
+            return  # some may not have been compiled
+        programs.use(tree.unflatten(compiled))
+        with self._control.changed:
+            self._ready.add((stage, programs))
+            self._control.changed.notify_all()

@@ -1,0 +1,118 @@
+"""Early stopping inside a population: who stops, who moves together, and that it changes no number."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxrl.dqn.environment import make
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.devices import configure
+from jaxrl.population.layout import Layout
+from jaxrl.population.plan import Agent, Budget, make_plan
+from jaxrl.population.snapshot import Control
+from jaxrl.population.train import train
+
+STEPS = 4000
+SMALL = {"hidden_sizes": [8], "buffer_size": 5000, "learning_starts": 100, "train_freq": 7}
+LARGE = {**SMALL, "hidden_sizes": [128, 128], "gradient_steps": 1, "train_freq": 16}
+
+
+def plan_of(small=11, large=3):
+    agents = [Agent(Configuration.create(SMALL, STEPS), seed) for seed in range(small)]
+    agents += [Agent(Configuration.create(LARGE, STEPS), seed) for seed in range(large)]
+    budget = Budget(STEPS, eval_every=500, eval_episodes=2, final_episodes=3)
+    return make_plan(agents, budget, make("CartPole-v1"), configure("cpu"))
+
+
+def trained(plan, decisions, **options):
+    """Evaluations by agent and step, finals by agent, and the environment steps of all tiles."""
+    control = Control()
+    evaluations, finals, tile_steps, waiting = {}, {}, 0, dict(decisions)
+    for report in train(plan, control, rungs=decisions, **options):
+        tile_steps += report.new_steps
+        for place, agent in enumerate(report.agents):
+            if report.evaluation is not None:
+                values = {n: column[place] for n, column in report.evaluation.items()}
+                evaluations[int(agent), report.step] = values
+            if report.final is not None:
+                finals[int(agent)] = {n: column[place] for n, column in report.final.items()}
+        for rung in list(waiting):
+            reached = [step == rung for _, step in evaluations].count(True)
+            gone = set().union(*(stopped for step, stopped in decisions.items() if step < rung))
+            if reached == len(plan.agents) - len(gone):
+                control.decide(rung, waiting.pop(rung))
+    assert not waiting
+    return evaluations, finals, tile_steps
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained(plan_of(), {})
+
+
+def test_who_stops_is_gone_and_who_stays_has_the_same_numbers_to_the_bit(whole):
+    decisions = {1000: {1, 2, 4, 5, 6, 8, 9}, 2500: {0, 11, 13}}
+    evaluations, finals, _ = trained(plan_of(), decisions)
+    assert finals.keys() == {3, 7, 10, 12}
+    for agent, step in itertools.product(range(14), plan_of().budget.eval_steps):
+        end = next((rung for rung, stopped in decisions.items() if agent in stopped), STEPS)
+        assert ((agent, step) in evaluations) == (step <= end)
+    for key, values in evaluations.items():
+        for name, value in values.items():
+            np.testing.assert_array_equal(value, whole[0][key][name])
+    for agent, values in finals.items():
+        for name, value in values.items():
+            np.testing.assert_array_equal(value, whole[1][agent][name])
+
+
+def test_the_room_of_those_who_stop_is_given_back_in_whole_tiles(whole):
+    """Eleven small agents are three tiles of four, and three large ones a tile each."""
+    stopping = {1000: {0, 1, 4, 5, 8, 9, 10, 12, 13}}
+    *_, tile_steps = trained(plan_of(), stopping)
+    assert whole[2] == (3 + 3) * STEPS
+    assert tile_steps == (3 + 3) * 1000 + (1 + 1) * (STEPS - 1000)
+
+
+def test_when_all_stop_it_ends():
+    evaluations, finals, _ = trained(plan_of(5, 0), {500: set(range(5))})
+    assert len(evaluations) == 5
+    assert not finals
+
+
+def test_nobody_passes_a_rung_before_it_is_decided():
+    plan, control = plan_of(6, 1), Control()
+    furthest, seen = 0, set()
+    for report in train(plan, control, rungs=[1500]):
+        furthest = max(furthest, report.step)
+        if report.evaluation is not None and report.step == 1500:
+            seen |= set(report.agents.tolist())
+            if len(seen) == 7:
+                assert furthest == 1500
+                control.decide(1500, ())
+    assert furthest == STEPS
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_layout_keeps_everybody_who_is_left_once_and_in_as_few_tiles_as_they_need(data):
+    plan = plan_of()
+    layout, alive, used = Layout.of(plan), set(range(14)), set()
+    for _ in range(3):
+        stopped = data.draw(st.sets(st.sampled_from(sorted(alive)))) if alive else set()
+        before = {tile.number: tile for tile in layout.tiles}
+        used |= before.keys()
+        layout, alive = layout.without(stopped), alive - stopped
+        agents = [agent for tile in layout.tiles for agent in tile.agents]
+        assert sorted(agents) == sorted(alive)
+        for cohort in plan.cohorts:
+            mine = [tile for tile in layout.tiles if tile.cohort == cohort]
+            left = sum(len(tile.agents) for tile in mine)
+            assert len(mine) == -(-left // plan.tile_width(cohort.shape))
+        for tile in layout.tiles:
+            assert tile.sources or tile.agents == before[tile.number].agents
+            assert not (tile.sources and tile.number in used)
+            for agent, (number, lane) in zip(tile.agents, tile.sources, strict=bool(tile.sources)):
+                assert before[number].agents[lane] == agent
