@@ -2,7 +2,7 @@
 
 import bisect
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,15 +21,29 @@ KEPT = 5
 class BestPolicies:
     """Keeps the best policies among the agents that have finished.
 
-    A policy is written to ``checkpoints/policies/AGENT`` before the journal says that its agent has
+    A policy is written to a folder of ``checkpoints`` before the journal says that its agent has
     finished, so that a sweep that is killed and resumed has it still.
+
+    Args:
+        sweep: which it is, for the policies' descriptions.
+        results: of the agents.
+        folder: in ``checkpoints``.
+        one_each: whether a configuration has one policy at most, its best seed's.
     """
 
-    def __init__(self, sweep: PreparedSweep, results: Results, directory: RunDirectory) -> None:
+    def __init__(
+        self,
+        sweep: PreparedSweep,
+        results: Results,
+        directory: RunDirectory,
+        folder: str = "policies",
+        one_each: bool = False,
+    ) -> None:
         self._sweep = sweep
         self._results = results
         self._directory = directory
-        self._folder = directory.checkpoints / "policies"
+        self._folder = directory.checkpoints / folder
+        self._one_each = one_each
         self._kept: list[tuple[tuple[Any, ...], int, Policy]] = []
 
     def recall(self) -> None:
@@ -39,7 +53,8 @@ class BestPolicies:
                 index, policy = int(path.name), load_policy(path)
             except (ValueError, InputError):
                 index = -1
-            if index >= 0 and self._results.of_agent[index].has_ended:
+            agents = self._results.of_agent
+            if 0 <= index < len(agents) and agents[index].has_ended:
                 self._insert(index, lambda policy=policy: policy)  # type: ignore[misc]
             else:
                 self._directory.remove(path)
@@ -56,28 +71,47 @@ class BestPolicies:
             mine = jax.tree.map(lambda x, i=place: x[i], (params, normalisation))
             if policy := self._insert(int(index), lambda i=index, m=mine: self._policy(i, *m)):  # type: ignore[misc]
                 for name, content in sorted(policy.files().items()):
-                    self._directory.write(f"checkpoints/policies/{index}/{name}", content)
+                    self._directory.write(
+                        f"checkpoints/{self._folder.name}/{index}/{name}", content
+                    )
 
-    def save(self) -> None:
-        """Writes them to ``best/1``, ``best/2``, …, the best first."""
-        for rank, (_, _, policy) in enumerate(self._kept, start=1):
+    def save(self, ranking: Sequence[int] | None = None) -> None:
+        """Writes them to ``best/1``, ``best/2``, …, the best first, or in the order of a ``ranking``
+        of configurations."""
+        kept = self._kept
+        if ranking is not None:
+            kept = sorted(kept, key=lambda entry: ranking.index(self._config(entry[1])))
+        for rank, (_, _, policy) in enumerate(kept, start=1):
             for name, content in policy.files().items():
                 self._directory.write(f"best/{rank}/{name}", content)
 
     def _insert(self, index: int, policy: Callable[[], Policy]) -> Policy | None:
         """The agent's policy, if it is among the best."""
         order = self._results.agent_order(index)
+        if self._one_each:
+            config = self._config(index)
+            rivals = [entry for entry in self._kept if self._config(entry[1]) == config]
+            if any(entry[0] <= order for entry in rivals):
+                return None
+            self._drop(rivals)
         if len(self._kept) == KEPT and order >= self._kept[-1][0]:
             return None
         entry = (order, index, policy())
         bisect.insort(self._kept, entry, key=lambda kept: kept[0])
-        for _, dropped, _ in self._kept[KEPT:]:
-            self._directory.remove(self._folder / str(dropped))
-        del self._kept[KEPT:]
+        self._drop(self._kept[KEPT:])
         return entry[2]
 
+    def _drop(self, entries: Sequence[tuple[tuple[Any, ...], int, Policy]]) -> None:
+        for entry in entries:
+            self._kept.remove(entry)
+            self._directory.remove(self._folder / str(entry[1]))
+
+    def _config(self, index: int) -> int:
+        return self._results.of_agent[index].config
+
     def _policy(self, index: int, params: Any, normalisation: tuple[np.ndarray, ...]) -> Policy:
-        agent, result = self._sweep.plan.agents[index], self._results.of_agent[index]
+        result = self._results.of_agent[index]
+        agent = result.agent
         mean, std = normalisation
         return Policy(
             env_id=self._sweep.spec.env,

@@ -17,13 +17,13 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from jaxrl.errors import brief
-from jaxrl.population.report import Report
+from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import Control, SavedTile, Snapshot
 
 SHORTEST_INTERVAL = 120.0
@@ -59,6 +59,17 @@ class _Entry:
         return {_name("state", self.state[0]), *(_name("replay", n) for n in numbers)}
 
 
+@dataclasses.dataclass
+class _Manifest:
+    """What a checkpoint has."""
+
+    generation: int
+    rungs: int
+    """How many its tiles have passed."""
+    entries: dict[int, _Entry]
+    """By tile."""
+
+
 class Checkpoints:
     """Writes checkpoints to ``directory`` on a thread of its own, from :meth:`start` to :meth:`close`.
 
@@ -68,6 +79,7 @@ class Checkpoints:
         before_commit: called before a checkpoint takes its name, to see that what was reported
             before it is on disk.
         expected_bytes: of a first checkpoint, about.
+        generation: whose tiles these are; checkpoints of another are passed over.
     """
 
     def __init__(
@@ -77,15 +89,18 @@ class Checkpoints:
         every: float | None,
         before_commit: Callable[[], None],
         expected_bytes: int,
+        generation: int = 0,
     ) -> None:
         self._directory = directory
         self._control = control
         self._every = every
         self._before_commit = before_commit
+        self._generation = generation
+        self._rungs = 0
         self._entries: dict[int, _Entry] = {}
         self._agents: dict[int, list[int]] = {}
         self._begun: set[int] = set()
-        self._queue: queue.Queue[Snapshot | int | None] = queue.Queue()
+        self._queue: queue.Queue[Snapshot | Rung | int | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="jaxrl-checkpoints", daemon=True)
         self._discards = False
         self._write_seconds = 0.0
@@ -98,28 +113,43 @@ class Checkpoints:
         self._number = max(map(_number, directory.glob("*.npz")), default=0)
 
     def load(
-        self, tiles: Sequence[Sequence[int]], finished: Collection[int]
-    ) -> dict[int, SavedTile]:
-        """What the newest whole checkpoint has of a training of ``tiles`` (lists of agents), but for
-        those that have finished since."""
+        self, layouts: Sequence[Mapping[int, Sequence[int]]], ended: Collection[int]
+    ) -> tuple[int, dict[int, SavedTile]]:
+        """What the newest whole checkpoint has, and how many rungs it had passed; nothing, and all of
+        them, where there is none.
+
+        Args:
+            layouts: after each number of rungs the tiles, by number, with their agents.
+            ended: agents; a tile of none but such is passed over.
+        """
         for path in sorted(self._directory.glob("state-*.npz"), reverse=True):
             try:
-                entries = _read_manifest(path)
+                manifest = _read_manifest(path)
+                if manifest.generation != self._generation:
+                    continue
+                entries, tiles = manifest.entries, layouts[manifest.rungs]
                 if any(entry.agents != list(tiles[i]) for i, entry in entries.items()):
                     continue  # of other tiles
                 for name in set().union(*(entry.files() for entry in entries.values())):
                     _check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
                 continue  # half of it is missing: the one before may be whole
-            self._entries = entries = {i: e for i, e in entries.items() if i not in finished}
-            return {i: SavedTile(e.state[1], self._loader(i, e)) for i, e in entries.items()}
-        return {}
+            entries = {i: e for i, e in entries.items() if not set(ended).issuperset(e.agents)}
+            self._rungs, self._entries = manifest.rungs, entries
+            saved = {i: SavedTile(e.state[1], self._loader(i, e)) for i, e in entries.items()}
+            return manifest.rungs, saved
+        self._rungs = len(layouts) - 1
+        return self._rungs, {}
 
     def start(self) -> None:
         self._thread.start()
 
     def add(self, report: Report) -> None:
         """Hears of a report; what it says must have been written down before, all but a snapshot."""
+        if report.rung is not None:
+            self._agents |= {n: list(agents) for n, agents in report.rung.layout.agents.items()}
+            self._queue.put(report.rung)
+            return
         if report.final is not None:
             self._queue.put(report.tile)
             return
@@ -160,6 +190,11 @@ class Checkpoints:
             if isinstance(item, int):  # a tile that has finished
                 self._begun.discard(item)
                 self._entries.pop(item, None)
+            elif isinstance(item, Rung):
+                if writing is not None:
+                    writing.discard()  # of tiles of which some are no more
+                writing = None
+                self._pass(item)
             elif isinstance(item, Snapshot):
                 writing = self._write(writing, item)
                 self._control.release(item.size)
@@ -174,7 +209,13 @@ class Checkpoints:
         elif writing is not None:
             self._commit(writing)
 
-    def _receive(self, due: float) -> Snapshot | int | tuple[()] | None:
+    def _pass(self, rung: Rung) -> None:
+        """From now on there are the tiles after a rung."""
+        self._rungs += 1
+        self._begun = set(rung.layout.agents)
+        self._entries = {n: e for n, e in self._entries.items() if n in self._begun}
+
+    def _receive(self, due: float) -> Snapshot | Rung | int | tuple[()] | None:
         """The next that was added, or an empty tuple when a checkpoint is due."""
         try:
             return self._queue.get(timeout=max(due - time.monotonic(), 0.0))
@@ -208,9 +249,9 @@ class Checkpoints:
                 start: (writing.number, taken) for start, taken in writing.blocks[tile].items()
             }
             entries[tile] = _Entry(self._agents[tile], leaves, (writing.number, step), blocks)
-        manifest = {tile: dataclasses.asdict(entry) for tile, entry in entries.items()}
+        manifest = _Manifest(self._generation, self._rungs, entries)
         try:
-            writing.close(json.dumps(manifest))
+            writing.close(json.dumps(dataclasses.asdict(manifest)))
             self._before_commit()
             writing.rename()
         except OSError as error:
@@ -235,7 +276,7 @@ class Checkpoints:
         needed = {path.name for path in states}
         for path in states:
             with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-                for entry in _read_manifest(path).values():
+                for entry in _read_manifest(path).entries.values():
                     needed |= entry.files()
         for path in self._directory.glob("*.npz"):
             if path.name not in needed:
@@ -320,10 +361,11 @@ def _write_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _read_manifest(path: pathlib.Path) -> dict[int, _Entry]:
+def _read_manifest(path: pathlib.Path) -> _Manifest:
     with zipfile.ZipFile(path) as archive:
-        manifest = json.loads(archive.read(_MANIFEST))
-    return {int(tile): _Entry.of_json(fields) for tile, fields in manifest.items()}
+        fields = json.loads(archive.read(_MANIFEST))
+    entries = {int(tile): _Entry.of_json(entry) for tile, entry in fields["entries"].items()}
+    return _Manifest(fields["generation"], fields["rungs"], entries)
 
 
 def _check(path: pathlib.Path) -> None:

@@ -71,6 +71,10 @@ class RunDirectory:
         return self.path / "results.csv"
 
     @property
+    def finalists(self) -> pathlib.Path:
+        return self.path / "finalists.csv"
+
+    @property
     def best(self) -> pathlib.Path:
         return self.path / "best"
 

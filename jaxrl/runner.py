@@ -4,50 +4,36 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from jaxrl.best import BestPolicies
-from jaxrl.checkpoints import Checkpoints
-from jaxrl.errors import InputError, SweepError, brief
+from jaxrl.errors import InputError
 from jaxrl.lease import Lease
-from jaxrl.population.plan import Plan
 from jaxrl.population.report import Report
-from jaxrl.population.snapshot import Control
-from jaxrl.population.train import train
 from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
+from jaxrl.search.generation import FINALISTS, Generation
+from jaxrl.search.pruners import make_pruner
 from jaxrl.search.results import Results
-from jaxrl.specification import PreparedSweep, SavedSweep, describe, to_json
-from jaxrl.tracking.follower import Follower
+from jaxrl.specification import (
+    FINALIST_EPISODES,
+    PreparedSweep,
+    SavedSweep,
+    describe,
+    to_json,
+)
 from jaxrl.tracking.journal import Journal, Record, read
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
+from jaxrl.training import Books, Display, Training, storage_errors
 
 DRAIN_SECONDS = 60.0
 """How long the end of a sweep waits for its tracker."""
 HASTY_DRAIN_SECONDS = 2.0
 """The same where the machine is about to be taken away (SIGTERM)."""
-LAST_CHECKPOINT_SECONDS = 5.0
-"""What a checkpoint may take, about, for which a sweep that is told to stop still waits."""
-
-
-class Display(Protocol):
-    """What shows a sweep while it runs."""
-
-    def start(
-        self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
-    ) -> None:
-        """``steps``: how many each agent has taken already."""
-
-    def say(self, text: str) -> None:
-        """Shows a line, before :meth:`start`."""
-
-    def update(self, report: Report) -> None: ...
-    def stop(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +44,8 @@ class Outcome:
     directory: RunDirectory
     status: str
     """``finished`` or ``killed``."""
+    finalists: Results | None = None
+    """Of the best configurations on fresh seeds, where these were trained."""
     signal: int | None = None
     """What ended it before its time."""
     was_finished: bool = False
@@ -97,7 +85,7 @@ def begin(
             display.say(line)
     directory = RunDirectory.make(run_dir)
     directory.write_json(SPECIFICATION, to_json(sweep, description))
-    return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=True)
+    return _Search(sweep, directory, session, display, checkpoint_every).run(is_new=True)
 
 
 def resume(
@@ -123,7 +111,7 @@ def resume(
         else:
             display.say("not tracked, as before: --tracking-uri would, also what there is already")
     directory = RunDirectory(saved.directory)
-    return _Training(sweep, directory, session, display, checkpoint_every).run(is_new=False)
+    return _Search(sweep, directory, session, display, checkpoint_every).run(is_new=False)
 
 
 def _try_to_connect(session: Session, display: Display) -> None:
@@ -136,8 +124,8 @@ def _try_to_connect(session: Session, display: Display) -> None:
         display.say(line)
 
 
-class _Training:
-    """A sweep under way in its run directory."""
+class _Search:
+    """A sweep under way in its run directory: one generation after another."""
 
     def __init__(
         self,
@@ -152,108 +140,154 @@ class _Training:
         self._session = session
         self._display = display
         self._checkpoint_every = checkpoint_every
-        plan, spec = sweep.plan, sweep.spec
-        self._results = Results(plan.agents, sweep.configs, spec.final_episodes, spec.select)
+        spec = sweep.spec
+        self._results = Results([], [], spec.final_episodes, spec.select)
+        self._finalists = Results([], [], FINALIST_EPISODES, spec.select)
         self._best = BestPolicies(sweep, self._results, directory)
-        self._control = Control()
+        self._best_finalists = BestPolicies(
+            sweep, self._finalists, directory, "finalists", one_each=True
+        )
+        self._generations: list[Generation] = []
+        self._decided: dict[int, list[int]] = {}
+        """Of the last generation."""
         self._recorded: set[tuple[str, int, int]] = set()
         self._signals: list[int] = []
+        self._training: Training | None = None
 
     def run(self, is_new: bool) -> Outcome:
         lease = Lease(self._directory.path)
         try:
             last = self._recall()
             if last is not None and last["kind"] == "end" and last["status"] == "finished":
-                return Outcome(self._results, self._directory, "finished", was_finished=True)
+                return self._outcome("finished", was_finished=True)
             self._best.recall()
-            with self._storage_errors():
+            self._best_finalists.recall()
+            with storage_errors(self._directory):
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
-            return self._train(journal, lease, is_new)
+            books = Books(self._directory, journal, lease, self._recorded, self._checkpoint_every)
+            return self._search(books, is_new)
         finally:
             lease.release()
 
     def _recall(self) -> Record | None:
         """Takes over what the journal says; its last record."""
         last = None
+        self._begin(self._sweep.generation)
         for last, _ in read(self._directory.journal):
-            if last["kind"] in ("evaluation", "final"):
-                self._results.update(_as_report(last))
-                self._recorded.add((last["kind"], last["step"], last["agents"][0]))
+            kind = last["kind"]
+            if kind == "generation":
+                self._begin(Generation.of_record(last, self._sweep.spec.steps))
+            elif kind == "rung":
+                results, shift = self._place(self._generations[-1])
+                first = self._generations[-1].first
+                self._decided[last["step"]] = [agent - first for agent in last["agents"]]
+                results.prune(agent - first + shift for agent in last["agents"])
+            elif kind in ("evaluation", "final"):
+                results, shift = self._place(self._generations[-1])
+                results.update(_as_report(last, shift - self._generations[-1].first))
+                self._recorded.add((kind, last["step"], last["agents"][0]))
         return last
 
-    def _train(self, journal: Journal, lease: Lease, is_new: bool) -> Outcome:
-        plan = self._sweep.plan
-        with self._storage_errors():
-            checkpoints = Checkpoints(
-                self._directory.checkpoints,
-                self._control,
-                self._checkpoint_every,
-                before_commit=journal.sync,
-                expected_bytes=plan.state_bytes,
-            )
-        ended = {i for i, result in enumerate(self._results.of_agent) if result.has_ended}
-        tiles = [members for _, members in plan.tiles]
-        finished = {index for index, members in enumerate(tiles) if ended.issuperset(members)}
-        saved = checkpoints.load(tiles, finished)
-        steps = np.zeros(len(plan.agents), int)
-        for index, members in enumerate(tiles):
-            at = plan.budget.steps if index in finished else 0
-            steps[list(members)] = saved[index].step if index in saved else at
-        self._say_what_it_takes()
+    def _begin(self, generation: Generation) -> None:
+        results, _ = self._place(generation)
+        results.add(generation.agents, generation.configs)
+        self._generations.append(generation)
+        self._decided = {}
+
+    def _place(self, generation: Generation) -> tuple[Results, int]:
+        """Where a generation's results are, and the number of its first agent there."""
+        is_final = generation.stage == FINALISTS
+        return (self._finalists, 0) if is_final else (self._results, generation.first)
+
+    def _search(self, books: Books, is_new: bool) -> Outcome:
         if self._session is not None:
-            with self._storage_errors():
+            if self._session.per_hour is not None:
+                self._display.say(f"tracking: {self._session.estimate()}")
+            with storage_errors(self._directory):
                 self._session.start(self._directory, is_new)
-        follower = None if self._session is None else self._session.follower
-        self._display.start(plan, self._results, follower, steps.tolist())
-        checkpoints.start()
-        status, reports = "failed", train(plan, self._control, saved, finished)
+        status = "failed"
         try:
-            with self._stop_on_signals(checkpoints), contextlib.closing(reports):
-                for report in reports:
-                    lease.check()
-                    with self._storage_errors():
-                        self._take(report, journal, checkpoints)
-            all_ended = all(result.has_ended for result in self._results.of_agent)
-            status = "finished" if all_ended else "killed"
+            with self._stop_on_signals():
+                status = "finished"
+                while status == "finished" and self._next(books):
+                    status = "failed"
+                    status = self._train(books)
         finally:
-            checkpoints.close(discard=lease.is_lost)
-            self._display.stop()
-            if not lease.is_lost:  # else it is another's
-                self._write_end(status, journal)
+            if not books.lease.is_lost:  # else it is another's
+                self._write_end(status, books)
             tracked = self._drain(status)
-        return self._outcome(status, tracked, checkpoints)
+        return self._outcome(status, tracked)
 
-    def _say_what_it_takes(self) -> None:
-        size = self._sweep.plan.state_bytes
-        free = shutil.disk_usage(self._directory.path).free
-        if free < 2 * size:  # the last two, whose replay is shared
-            self._display.say(
-                f"warning: a checkpoint may take up to {size / 2**20:,.0f} MiB, and "
-                f"{free / 2**20:,.0f} MiB are free in {self._directory.path}"
-            )
-        if self._session is not None and self._session.per_hour is not None:
-            self._display.say(f"tracking: {self._session.estimate()}")
+    def _next(self, books: Books) -> bool:
+        """Makes sure that the last generation has something left to do; false where all is done."""
+        last = self._generations[-1]
+        results, shift = self._place(last)
+        mine = results.of_agent[shift : shift + len(last.agents)]
+        if not all(result.has_ended for result in mine):
+            return True
+        number, first = last.number + 1, last.first + len(last.agents)
+        spec = self._sweep.spec
+        if last.stage == FINALISTS:
+            return False
+        if number < spec.generations and not self._results.has_reached(spec.stop_at):
+            generation = self._sweep.draw(number, first)
+        elif chosen := self._results.sound(spec.finalists):
+            configurations = {c: self._results.seeds(c)[0].agent.configuration for c in chosen}
+            generation = self._sweep.finalists(number, first, configurations)
+        else:
+            return False
+        with storage_errors(self._directory):
+            books.journal.append("generation", **generation.to_record())
+        self._begin(generation)
+        return True
 
-    def _take(self, report: Report, journal: Journal, checkpoints: Checkpoints) -> None:
-        """What a report says, kept: the policies before the journal, and the snapshot after it."""
-        self._results.update(report)
-        self._best.update(report)
-        for kind, metrics in (("evaluation", report.evaluation), ("final", report.final)):
-            if metrics is not None and (kind, report.step, report.agents[0]) not in self._recorded:
-                journal.append(kind, step=report.step, agents=report.agents, metrics=metrics)
-        checkpoints.add(report)
-        self._display.update(report)
+    def _train(self, books: Books) -> str:
+        spec, generation = self._sweep.spec, self._generations[-1]
+        is_final = generation.stage == FINALISTS
+        plan = self._sweep.plan
+        if generation is not self._sweep.generation:
+            plan = self._sweep.plan_of(generation)
+        pruner = "none" if is_final else spec.pruner
+        self._training = Training(
+            generation,
+            plan,
+            *self._place(generation),
+            self._best_finalists if is_final else self._best,
+            make_pruner(pruner, plan.budget.eval_steps, list(generation.configurations)),
+            self._decided,
+            books,
+        )
+        if self._signals:
+            return "killed"
+        for warning in self._training.warnings():
+            self._display.say(f"warning: {warning}")
+        follower = None if self._session is None else self._session.follower
+        return self._training.run(self._display, follower, self._title(generation))
 
-    def _write_end(self, status: str, journal: Journal) -> None:
+    def _title(self, generation: Generation) -> str:
+        if generation.stage == FINALISTS:
+            return "finalists"
+        generations = self._sweep.spec.generations
+        return f"generation {generation.number + 1} of {generations}" if generations > 1 else ""
+
+    def _write_end(self, status: str, books: Books) -> None:
         """Writes what is known at the end, the journal last: it says that the rest is there."""
-        with contextlib.suppress(OSError) if status == "failed" else self._storage_errors():
-            self._directory.write(self._directory.results.name, self._results.to_csv().encode())
-            self._best.save()
-            journal.append("end", status=status)
-        journal.close()
+        directory = self._directory
+        with (
+            contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
+        ):
+            directory.write(directory.results.name, self._results.to_csv().encode())
+            if self._finalists.of_agent:
+                directory.write(directory.finalists.name, self._finalists.to_csv().encode())
+            if status == "finished" and self._finalists.of_agent:
+                self._best_finalists.save(self._finalists.ranking())
+            else:
+                self._best.save()
+            books.journal.append("end", status=status)
+        books.journal.close()
         if status == "finished":
-            self._directory.remove(self._directory.checkpoints)
+            directory.remove(directory.checkpoints)
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
@@ -265,9 +299,12 @@ class _Training:
         except KeyboardInterrupt:  # who does not want to wait for it
             return False
 
-    def _outcome(self, status: str, tracked: bool | None, checkpoints: Checkpoints) -> Outcome:
-        notes = [checkpoints.trouble] if checkpoints.trouble and status != "finished" else []
-        if self._session is not None:
+    def _outcome(
+        self, status: str, tracked: bool | None = None, was_finished: bool = False
+    ) -> Outcome:
+        trouble = None if self._training is None else self._training.trouble
+        notes = [trouble] if trouble and status != "finished" else []
+        if self._session is not None and not was_finished:
             notes += self._session.tracker.notes
             if not tracked:
                 reason = self._session.follower.trouble or "it is too slow"
@@ -276,32 +313,24 @@ class _Training:
             self._results,
             self._directory,
             status,
+            finalists=self._finalists if self._finalists.of_agent else None,
             signal=self._signals[0] if self._signals else None,
+            was_finished=was_finished,
             tracked=tracked,
-            tracking_uri=self._session.tracker.uri if self._session else None,
+            tracking_uri=self._session.tracker.uri if self._session and not was_finished else None,
             notes=tuple(notes),
         )
 
     @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        """Says what a failed write means."""
-        try:
-            yield
-        except OSError as error:
-            raise SweepError(
-                f"{self._directory.path} cannot be written to: {brief(error)}. What was written before "
-                f"is whole: once there is room, go on with --resume {self._directory.path}."
-            ) from error
-
-    @contextlib.contextmanager
-    def _stop_on_signals(self, checkpoints: Checkpoints) -> Iterator[None]:
+    def _stop_on_signals(self) -> Iterator[None]:
         """Ends the training at the first SIGINT or SIGTERM; a second SIGINT interrupts as usual."""
 
         def stop(number: int, _: Any) -> None:
             self._signals.append(number)
             if len(self._signals) > 1 and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._control.stop(checkpoints.seconds_to_write() <= LAST_CHECKPOINT_SECONDS)
+            if self._training is not None:
+                self._training.stop()
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -315,13 +344,13 @@ class _Training:
                 signal.signal(number, handler)
 
 
-def _as_report(record: Record) -> Report:
-    """What a record says, as it was reported."""
+def _as_report(record: Record, shift: int) -> Report:
+    """What a record says, as it was reported; its agents' numbers moved by ``shift``."""
     metrics = {
         name: np.array([math.nan if value is None else value for value in column])
         for name, column in record["metrics"].items()
     }
-    agents, fields = np.array(record["agents"]), {record["kind"]: metrics}
+    agents, fields = np.array(record["agents"]) + shift, {record["kind"]: metrics}
     return Report(
         -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
     )

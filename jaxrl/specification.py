@@ -2,19 +2,21 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import pathlib
 import platform
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxrl.dqn import environment
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import InputError
-from jaxrl.population.devices import configure
+from jaxrl.population.devices import Hardware, configure
 from jaxrl.population.plan import Agent, Budget, Plan, make_plan
 from jaxrl.rundir import SPECIFICATION
+from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, check_seed, load_space
 from jaxrl.search.table import read_table
@@ -22,6 +24,12 @@ from jaxrl.tracking.projection import Description
 
 MAX_AGENTS = 1_000_000
 MAX_EPISODES = 1_000_000
+FINALIST_EPISODES = 1_000
+"""Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
+_COUNTS = (
+    *("configs", "generations", "seeds", "final_seeds"),
+    *("steps", "eval_episodes", "final_episodes"),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,11 @@ class SweepSpec:
     configs: int = 128
     config_table: str | None = None
     sampler: str = "random"
+    generations: int = 1
+    pruner: str = "none"
+    stop_at: float | None = None
+    finalists: int = 0
+    final_seeds: int = 20
     seeds: int = 1
     seed: int = 0
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -44,9 +57,19 @@ class SweepSpec:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("configs", "seeds", "steps", "eval_episodes", "final_episodes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        for name in (*_COUNTS, "finalists"):
+            least = int(name != "finalists")
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+        if self.generations > self.configs:
+            raise InputError(
+                f"{self.configs} configurations cannot be drawn in {self.generations} generations: "
+                "use fewer --generations."
+            )
+        if self.config_table is not None and self.generations > 1:
+            raise InputError(
+                "--generations draws configurations and --config-table lists them: give one of the two."
+            )
         if self.configs * self.seeds > MAX_AGENTS:
             raise InputError(
                 f"{self.configs} configurations of {self.seeds} seeds are more than {MAX_AGENTS:,} "
@@ -66,6 +89,12 @@ class SweepSpec:
         every = self.eval_every or max(1, self.steps // 20)
         return Budget(self.steps, min(every, self.steps), self.eval_episodes, self.final_episodes)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Configurations of each generation, as equal as can be."""
+        ends = [self.configs * g // self.generations for g in range(self.generations + 1)]
+        return [end - start for start, end in itertools.pairwise(ends)]
+
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSweep:
@@ -73,10 +102,36 @@ class PreparedSweep:
 
     spec: SweepSpec
     plan: Plan
-    configurations: tuple[Configuration, ...]
-    configs: tuple[int, ...]
-    """The configuration number of each agent of the plan."""
+    """Of the first generation."""
+    generation: Generation
+    """The first."""
     warnings: tuple[str, ...]
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Of the first generation."""
+        return tuple(self.generation.configurations.values())
+
+    @property
+    def configs(self) -> tuple[int, ...]:
+        """The configuration number of each agent of the first generation."""
+        return self.generation.configs
+
+    def draw(self, number: int, first: int) -> Generation:
+        """The ``number``-th generation, whose first agent is the ``first``-th of the search."""
+        config = sum(self.spec.sizes[:number])
+        return _generation(self.spec, number, first, config)
+
+    def finalists(self, number: int, first: int, chosen: Mapping[int, Configuration]) -> Generation:
+        """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
+        seeds = range(FRESH_SEED, FRESH_SEED + self.spec.final_seeds)
+        pairs = [(config, seed) for config in chosen for seed in seeds]
+        agents = tuple(Agent(chosen[config], seed) for config, seed in pairs)
+        return Generation(number, FINALISTS, first, agents, tuple(config for config, _ in pairs))
+
+    def plan_of(self, generation: Generation) -> Plan:
+        """How a generation is trained, on the devices of the first."""
+        return _plan(self.spec, generation, self.plan.hardware)
 
 
 def prepare(spec: SweepSpec) -> PreparedSweep:
@@ -85,27 +140,25 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     Raises:
         InputError: anything in the specification cannot be used.
     """
-    values = _values(spec)
-    configurations = [
-        Configuration.create({n: v for n, v in row.items() if n != "seed"}, spec.steps)
-        for row in values
-    ]
-    configs, seeds = [], []
-    for number, row in enumerate(values):
-        configs += [number] * spec.seeds
-        seeds += [check_seed(row.get("seed", spec.seed) + k) for k in range(spec.seeds)]
-    return _plan(spec, configurations, configs, seeds)
+    return _prepared(spec, _generation(spec, 0, 0, 0))
 
 
-def _plan(
-    spec: SweepSpec,
-    configurations: Sequence[Configuration],
-    configs: Sequence[int],
-    seeds: Sequence[int],
-) -> PreparedSweep:
+def _generation(spec: SweepSpec, number: int, first: int, config: int) -> Generation:
+    rows = _values(spec, number)
+    configs, agents = [], []
+    for place, row in enumerate(rows):
+        values = {name: value for name, value in row.items() if name != "seed"}
+        configuration = Configuration.create(values, spec.steps)
+        for k in range(spec.seeds):
+            configs.append(config + place)
+            agents.append(Agent(configuration, check_seed(row.get("seed", spec.seed) + k)))
+    return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
+
+
+def _prepared(spec: SweepSpec, generation: Generation) -> PreparedSweep:
     hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
-    agents = [Agent(configurations[c], seed) for c, seed in zip(configs, seeds, strict=True)]
-    plan = make_plan(agents, spec.budget, environment.make(spec.env), hardware)
+    plan = _plan(spec, generation, hardware)
+    configurations = generation.configurations.values()
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
     warnings: tuple[str, ...] = ()
     if idle:
@@ -113,10 +166,25 @@ def _plan(
             f"{idle} of {len(configurations)} configurations never train: their learning_starts is "
             f"not below the {spec.steps} steps.",
         )
-    return PreparedSweep(spec, plan, tuple(configurations), tuple(configs), warnings)
+    return PreparedSweep(spec, plan, generation, warnings)
 
 
-def _values(spec: SweepSpec) -> list[dict[str, Any]]:
+def _plan(spec: SweepSpec, generation: Generation, hardware: Hardware) -> Plan:
+    budget, is_final = spec.budget, generation.stage == FINALISTS
+    if is_final:
+        budget = dataclasses.replace(budget, final_episodes=FINALIST_EPISODES)
+    plan = make_plan(generation.agents, budget, environment.make(spec.env), hardware)
+    if spec.pruner != "none" and not is_final and len(plan.waves) > 1:
+        needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
+        raise InputError(
+            f"--pruner {spec.pruner} judges a generation as a whole, and {len(plan.agents)} agents "
+            f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use --generations "
+            f"{len(plan.waves) * spec.generations}, or fewer --configs."
+        )
+    return plan
+
+
+def _values(spec: SweepSpec, generation: int) -> list[dict[str, Any]]:
     """The values of each configuration by name, ``seed`` among them where it is given."""
     if spec.config_table is not None:
         rows = read_table(spec.config_table)
@@ -128,8 +196,9 @@ def _values(spec: SweepSpec) -> list[dict[str, Any]]:
         fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
         return [{**row, **fixed} for row in rows]
     space = load_space(spec.space).fix(spec.fixed)
+    before, count = sum(spec.sizes[:generation]), spec.sizes[generation]
     points = SAMPLERS[spec.sampler](spec.seed, spec.configs, len(space.varying))
-    return [space.at(point) for point in points]
+    return [space.at(point) for point in points[before : before + count]]
 
 
 def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
@@ -221,7 +290,10 @@ class SavedSweep:
         """
         said = self.description
         configurations = [Configuration.create(c, self.spec.steps) for c in said.configurations]
-        sweep = _plan(self.spec, configurations, said.configs, said.seeds)
+        pairs = zip(said.configs, said.seeds, strict=True)
+        agents = tuple(Agent(configurations[config], seed) for config, seed in pairs)
+        generation = Generation(0, SEARCH, 0, agents, tuple(said.configs))
+        sweep = _prepared(self.spec, generation)
         here = sweep.plan.hardware.platform
         if here != self.platform:
             raise InputError(

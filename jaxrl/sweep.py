@@ -17,6 +17,7 @@ from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
+from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import SELECTIONS
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import check_parameter, packaged
@@ -40,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--configs", type=int, help=f"configurations to draw ({default.configs})")
     what.add_argument("--sampler", choices=sorted(SAMPLERS), help=f"({default.sampler})")
+    what.add_argument(
+        "--generations",
+        type=int,
+        help="in which --configs are drawn, each after the results of those before "
+        f"({default.generations})",
+    )
     what.add_argument(
         "--config-table", metavar="FILE", help="explicit configurations, CSV or JSON, instead"
     )
@@ -68,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="rank and save a configuration's last policy, or the best along the way "
         f"({default.select})",
     )
+    _add_search(parser, default)
     where = parser.add_argument_group("where")
     where.add_argument("--device", choices=["auto", "cpu", "gpu"], help=f"({default.device})")
     where.add_argument("--run-dir", type=pathlib.Path, help="must not exist (runs/SPACE-DATE-TIME)")
@@ -86,6 +94,29 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     _add_tracking(parser)
     return parser
+
+
+def _add_search(parser: argparse.ArgumentParser, default: SweepSpec) -> None:
+    how = parser.add_argument_group("how it is searched")
+    how.add_argument(
+        "--pruner",
+        choices=PRUNERS,
+        help=f"which configurations of a generation end early ({default.pruner})",
+    )
+    how.add_argument(
+        "--stop-at",
+        type=float,
+        metavar="RETURN",
+        help="no more generations once a configuration scores this on each of its seeds",
+    )
+    how.add_argument(
+        "--finalists",
+        type=int,
+        metavar="K",
+        help="train the best K again on fresh seeds; the winner is named from these "
+        f"({default.finalists})",
+    )
+    how.add_argument("--final-seeds", type=int, help=f"of each finalist ({default.final_seeds})")
 
 
 def _add_tracking(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,7 @@ def compilation_cache():
 LONG = (
     *(
         "test_resume.py",
+        "test_search.py",
         "test_population.py",
         "test_tunnel.py",
         "test_serve.py",

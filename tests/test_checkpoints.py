@@ -26,10 +26,13 @@ TILES = [(0, 1), (2, 3), (4, 5)]
 class Store:
     """Checkpoints in a folder, written when asked."""
 
-    def __init__(self, folder, every=1e9):
+    def __init__(self, folder, every=1e9, generation=0):
         self.folder, self.control = folder, Control()
         self.commits = 0
-        self.checkpoints = Checkpoints(folder, self.control, every, self.count, expected_bytes=1000)
+        self.checkpoints = Checkpoints(folder, self.control, every, self.count, 1000, generation)
+
+    def load(self):
+        return self.checkpoints.load([dict(enumerate(TILES))], ())[1]
 
     def count(self):
         self.commits += 1
@@ -56,8 +59,8 @@ class Store:
         return sorted(path.name for path in self.folder.iterdir())
 
 
-def load(folder, tiles=TILES, finished=()):
-    return Store(folder).checkpoints.load(tiles, finished)
+def load(folder, tiles=TILES, ended=(), **options):
+    return Store(folder, **options).checkpoints.load([dict(enumerate(tiles))], ended)[1]
 
 
 def test_what_was_written_is_loaded_with_every_block(tmp_path):
@@ -118,7 +121,7 @@ def test_a_tile_that_has_not_reported_again_is_carried_over(tmp_path):
     with Store(tmp_path) as store:
         store.write(report(0, 100, [0], value=1))
     with Store(tmp_path) as store:
-        assert store.checkpoints.load(TILES, ())[0].step == 100
+        assert store.load()[0].step == 100
         store.write(report(1, 70, [0], value=2))
         store.write(report(1, 80, [0], value=3))
         store.write(report(1, 90, [0], value=4))
@@ -134,7 +137,7 @@ def test_finished_tiles_are_dropped(tmp_path):
         store.checkpoints.add(report(0, 200, final=True))
         store.write(report(1, 200, [0]))
     assert load(tmp_path).keys() == {1}
-    assert load(tmp_path, finished={1}) == {}
+    assert load(tmp_path, ended={2, 3}) == {}
 
 
 def test_a_checkpoint_of_other_tiles_is_not_used(tmp_path):
@@ -148,7 +151,7 @@ def test_parts_of_a_killed_process_are_removed_and_numbers_go_on(tmp_path):
         store.write(report(0, 100, [0]))
     (tmp_path / "state-000002.npz.part").write_bytes(b"half")
     with Store(tmp_path) as store:
-        store.checkpoints.load(TILES, ())
+        store.load()
         store.write(report(0, 200, [0]))
     assert not list(tmp_path.glob("*.part"))
     assert (tmp_path / "state-000002.npz").exists()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 
 import mlflow
 import pytest
+from processes import start, wait_for
 
 from jaxrl.sweep import main
 from jaxrl.tracking.journal import read
@@ -32,25 +32,6 @@ def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole") / "run"
     assert main([*SWEEP, "--no-track", "--run-dir", str(directory)]) == 0
     return directory
-
-
-def start(*arguments, cwd):
-    with (pathlib.Path(cwd) / "output.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "jaxrl.sweep", *map(str, arguments)],
-            cwd=cwd,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "true"},
-        )
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended"
-        time.sleep(0.02)
 
 
 def records(run_dir):
@@ -228,7 +209,7 @@ def test_a_resume_with_another_specification_is_refused_with_the_difference(
     name, whole, capsys, monkeypatch
 ):
     arguments, message = REFUSED[name]
-    monkeypatch.setattr("jaxrl.runner.train", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr("jaxrl.training.train", lambda *_: pytest.fail("something was trained"))
     assert main(["--resume", str(whole), "--no-track", *arguments]) == 2
     assert message in capsys.readouterr().err
 

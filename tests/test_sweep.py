@@ -249,7 +249,7 @@ def test_bad_input_is_one_clear_line_before_anything_is_compiled_or_written(
     (tmp_path / "existing").mkdir()
     (tmp_path / "existing" / "results.csv").write_text("precious")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
-    monkeypatch.setattr("jaxrl.runner.train", lambda _: pytest.fail("something was trained"))
+    monkeypatch.setattr("jaxrl.training.train", lambda _: pytest.fail("something was trained"))
     code = main(arguments if "--tracking-uri" in arguments else [*arguments, "--no-track"])
     captured = capsys.readouterr()
     assert code == 2

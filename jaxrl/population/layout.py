@@ -52,6 +52,11 @@ class Layout:
         tiles = tuple(TilePlace(number, *member) for number, member in enumerate(members))
         return cls(plan, tiles, len(tiles))
 
+    @property
+    def agents(self) -> dict[int, tuple[int, ...]]:
+        """Of each tile, by its number."""
+        return {tile.number: tile.agents for tile in self.tiles}
+
     def without(self, stopped: Collection[int]) -> "Layout":
         """The tiles after a rung at which the agents ``stopped`` end."""
         gone = set(stopped)

@@ -53,8 +53,8 @@ def train(
 
     Args:
         control: what else the host asks for, while it goes on.
-        saved: tiles that do not begin anew, by index.
-        finished: indices of tiles whose final evaluation has been reported.
+        saved: tiles that do not begin anew, by number.
+        finished: numbers of tiles that have nothing left to do.
         rungs: evaluation steps at which everybody waits for :meth:`Control.decide`; the plan then
             has one wave.
         layout: of the tiles, where they have passed some rungs already; those that are left are in
@@ -246,10 +246,13 @@ class _Run:
         """Lets those who stop go, once the host has said who, and puts the others together."""
         rung = next(iter(self._rungs), None)
         decided = self._control.decided
-        if rung not in decided or any(tile.busy or tile.step < rung for tile in self._tiles):
+        left = [tile for tile in self._tiles if not tile.finished]
+        if rung not in decided or any(tile.busy or tile.step < rung for tile in left):
             return
         del self._rungs[0]
         tiles = {tile.place.number: tile for tile in self._tiles}
+        for tile in self._tiles:
+            tile.saved_step = 0  # a checkpoint under way ends here, and what it had is lost
         self._layout = self._layout.without(decided[rung])
         self._tiles = [
             self._put_together(place, tiles) if place.sources else tiles[place.number]

@@ -17,7 +17,7 @@ class Curves:
 
     run_dir: pathlib.Path
     agents: int
-    """Of the whole sweep."""
+    """Of the whole search, but for finalists."""
     configs: list[int]
     """[P]: the configuration of each agent."""
     seeds: list[int]
@@ -27,7 +27,11 @@ class Curves:
     returns: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
     """By step, ``[P]``; NaN for agents that have not reached it."""
     ended: int = 0
-    """Agents whose final evaluation is known."""
+    """Agents whose final evaluation is known, or which were stopped before."""
+    _spared: int = 0
+    """Steps that those who were stopped did not take."""
+    _is_final: bool = False
+    """Whether finalists are trained."""
     _position: journal.Position = dataclasses.field(default_factory=journal.Position)
 
     @classmethod
@@ -41,11 +45,15 @@ class Curves:
             sweep = json.loads((run_dir / "sweep.json").read_text("utf-8"))
             steps = int(sweep["spec"]["steps"])
             configs, seeds = list(sweep["configs"]), list(sweep["seeds"])
+            generations = sweep["spec"].get("generations", 1)
+            agents = len(seeds)
+            if generations > 1:
+                agents = sweep["spec"]["configs"] * sweep["spec"]["seeds"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{run_dir} is no run directory ({type(error).__name__}: {error})."
             ) from None
-        curves = cls(run_dir, len(configs), configs, seeds, steps)
+        curves = cls(run_dir, agents, configs, seeds, steps)
         curves.update()
         return curves
 
@@ -53,11 +61,19 @@ class Curves:
         """Reads what has been recorded since."""
         for record, position in journal.read(self.run_dir / "journal", self._position):
             self._position = position
-            if record["kind"] == "evaluation":
+            if record["kind"] == "generation":
+                self._is_final = record["stage"] == "finalists"
+                if not self._is_final:
+                    self.configs += record["configs"]
+                    self.seeds += record["seeds"]
+            elif record["kind"] == "rung":
+                self.ended += len(record["agents"])
+                self._spared += len(record["agents"]) * (self.steps_total - record["step"])
+            elif record["kind"] == "evaluation" and not self._is_final:
                 values = record["metrics"]["eval_return_mean"]
                 row = self.returns.setdefault(record["step"], np.full(self.agents, np.nan))
                 row[record["agents"]] = [np.nan if v is None else v for v in values]
-            elif record["kind"] == "final":
+            elif record["kind"] == "final" and not self._is_final:
                 self.ended += len(record["agents"])
 
     def name(self, agent: int) -> str:
@@ -75,7 +91,7 @@ class Curves:
         for step in sorted(self.returns):
             done += (step - before) * np.isfinite(self.returns[step]).sum()
             before = step
-        return float(done) / (self.agents * self.steps_total)
+        return float(done) / (self.agents * self.steps_total - self._spared)
 
     def table(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps ``[T]`` and returns ``[T, P]``."""

@@ -34,9 +34,15 @@ class Result:
     updates: int = 0
     diverged: bool = False
     status: str = "killed"
-    """``killed`` until the agent is finished or has diverged."""
-    latest_return_mean: float = math.nan
-    """Of the latest evaluation during training; not in ``results.csv``."""
+    """``killed`` until the agent is finished, was pruned or has diverged."""
+    evaluations: dict[int, float] = dataclasses.field(default_factory=dict)
+    """Mean returns of the evaluations during training, by step, as the next not in
+    ``results.csv``."""
+
+    @property
+    def latest_return_mean(self) -> float:
+        """Of the latest evaluation during training."""
+        return next(reversed(self.evaluations.values()), math.nan)
 
     @property
     def has_ended(self) -> bool:
@@ -67,12 +73,18 @@ class Results:
     def __init__(
         self, agents: Sequence[Agent], configs: Sequence[int], final_episodes: int, select: str
     ) -> None:
-        self.of_agent = [Result(c, agent) for c, agent in zip(configs, agents, strict=True)]
+        self.of_agent: list[Result] = []
         self._final_episodes = final_episodes
         self.column = SELECTIONS[select]
         """Of the results, which ranks."""
         self._by_config: dict[int, list[Result]] = {}
-        for result in self.of_agent:
+        self.add(agents, configs)
+
+    def add(self, agents: Sequence[Agent], configs: Sequence[int]) -> None:
+        """More agents, numbered on."""
+        new = [Result(c, agent) for c, agent in zip(configs, agents, strict=True)]
+        self.of_agent += new
+        for result in new:
             self._by_config.setdefault(result.config, []).append(result)
 
     def update(self, report: Report) -> None:
@@ -82,12 +94,18 @@ class Results:
             result.env_steps = report.step
             if report.evaluation is not None:
                 values = {name: column[place] for name, column in report.evaluation.items()}
-                result.latest_return_mean = float(values["eval_return_mean"])
+                result.evaluations[report.step] = float(values["eval_return_mean"])
                 result.train_return_mean = float(values["train_return_mean"])
                 result.updates = int(values["updates"])
                 result.diverged = bool(values["diverged"])
             if report.final is not None:
                 self._finish(result, {name: c[place] for name, c in report.final.items()})
+
+    def prune(self, agents: Iterable[int]) -> None:
+        """Says that these agents were stopped before their end."""
+        for index in agents:
+            result = self.of_agent[index]
+            result.status = "diverged" if result.diverged else "pruned"
 
     def _finish(self, result: Result, values: Mapping[str, Any]) -> None:
         """The last policy of an agent that diverged acts on numbers that are none: it has no score."""
@@ -112,6 +130,18 @@ class Results:
         then of the training returns, then the lower number; those with a diverged seed last."""
         return sorted(self._by_config, key=self._final_order)
 
+    def sound(self, count: int) -> list[int]:
+        """The first ``count`` of the ranking that have a score and no diverged seed."""
+        scored = (c for c in self.ranking() if not math.isnan(self.mean(c, self.column)))
+        return [c for c in scored if not any(r.diverged for r in self._by_config[c])][:count]
+
+    def has_reached(self, target: float | None) -> bool:
+        """Whether a configuration has a score of ``target`` on each of its seeds."""
+        return target is not None and any(
+            all(self.score(result) >= target for result in seeds)
+            for seeds in self._by_config.values()
+        )
+
     def latest_ranking(self) -> list[int]:
         """The same while training goes on: by the latest evaluations."""
 
@@ -128,6 +158,16 @@ class Results:
     def mean(self, config: int, name: str) -> float:
         """Mean of a numeric result over a configuration's seeds; NaN where one is missing."""
         return float(np.mean([getattr(result, name) for result in self._by_config[config]]))
+
+    def score_at(self, config: int, step: int) -> float:
+        """How good a configuration was by ``step``: the mean over its seeds of the best evaluation so
+        far, which is what its last policy, up or down, may yet come back to; NaN where one diverged."""
+        seeds = self._by_config[config]
+        if any(result.diverged for result in seeds):
+            return math.nan
+        return float(
+            np.mean([max(v for s, v in r.evaluations.items() if s <= step) for r in seeds])
+        )
 
     def to_csv(self) -> str:
         """``results.csv``: a row an agent, sorted by ``config`` and ``seed``."""

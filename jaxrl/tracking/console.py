@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from rich.console import Console, Group
@@ -32,6 +32,7 @@ class Meter:
     """Progress, speed and time left, from the reports and the ``steps`` that agents had before."""
 
     def __init__(self, plan: Plan, steps: Sequence[int]) -> None:
+        self._steps = plan.budget.steps
         self._step_work = plan.step_seconds()
         self._total_work = sum(self._step_work) * plan.budget.steps
         self.total_steps = len(plan.agents) * plan.budget.steps
@@ -42,6 +43,9 @@ class Meter:
         self._recent: deque[tuple[float, int, float]] = deque()
 
     def update(self, report: Report) -> None:
+        if report.rung is not None:
+            self._drop(report.rung.stopped, report.step)
+            return
         now = time.monotonic()
         if not self._recent:  # compilation is no part of the speed
             self._recent.append((now - report.seconds, self.steps, self._work))
@@ -51,6 +55,12 @@ class Meter:
         self._recent.append((now, self.steps, self._work))
         while now - self._recent[0][0] > _RATE_SECONDS and len(self._recent) > 2:
             self._recent.popleft()
+
+    def _drop(self, agents: Collection[int], step: int) -> None:
+        """Agents that go no further than ``step`` leave nothing to do."""
+        left = self._steps - step
+        self._total_work -= left * sum(self._step_work[agent] for agent in agents)
+        self.total_steps -= left * len(agents)
 
     @property
     def has_begun(self) -> bool:
@@ -96,14 +106,21 @@ class ConsoleDisplay:
         say(self._console, text)
 
     def start(
-        self, plan: Plan, results: Results, follower: Follower | None, steps: Sequence[int]
+        self,
+        plan: Plan,
+        results: Results,
+        follower: Follower | None,
+        steps: Sequence[int],
+        title: str = "",
     ) -> None:
-        """Begins to show the sweep of ``plan``, whose ``results`` are kept up to date elsewhere."""
+        """Begins to show the training of ``plan``, whose ``results`` are kept up to date elsewhere."""
+        self._title = title
         self._results = results
         self._follower = follower
         self._meter = Meter(plan, steps)
         for warning in self._warnings:
             say(self._console, f"warning: {warning}")
+        self._warnings = ()
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console)
             self._live.start()
@@ -119,14 +136,17 @@ class ConsoleDisplay:
     def stop(self) -> None:
         if self._live is not None:
             self._live.stop()
+            self._live = None
         else:
             say(self._console, self._line())
 
     def _line(self) -> str:
         meter = self._meter
+        title = [self._title] if self._title else []
         if not meter.has_begun:
-            return "compiling the first programs"
+            return ", ".join([*title, "compiling the first programs"])
         parts = [
+            *title,
             f"{meter.fraction:.0%}",
             f"{meter.steps:,} of {meter.total_steps:,} steps",
         ]

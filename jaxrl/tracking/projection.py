@@ -34,6 +34,17 @@ FINAL_METRICS = {
 }
 """The same for a final record: the names of the hands-on-rl course where it has them."""
 
+FRESH_METRICS = {
+    "eval_return_mean": "fresh/return_mean",
+    "eval_return_std": "fresh/return_std",
+}
+"""A tracker's names for what an evaluation record of finalists holds: of their fresh seeds."""
+FRESH_FINAL_METRICS = {
+    "last_mean": "fresh_mean_reward",
+    "best_mean": "fresh_best_mean_reward",
+}
+"""The same for a final record of finalists."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -107,9 +118,15 @@ class Projection:
 
     def __init__(self, description: Description) -> None:
         self._description = description
+        self._configurations = dict(enumerate(description.configurations))
+        self._configs = list(description.configs)
+        """Of every agent so far."""
         self._seeds: dict[int, list[int]] = defaultdict(list)
         for config, seed in zip(description.configs, description.seeds, strict=True):
             self._seeds[config].append(seed)
+        self._generation, self._is_final = 0, False
+        self._left = len(self._configs)
+        """Agents of this generation that have not been stopped."""
         self._waiting: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
         self._population: dict[int, list[float | None]] = defaultdict(list)
         self._announced: set[int] = set()
@@ -120,52 +137,87 @@ class Projection:
 
     def feed(self, record: Record) -> Iterator[RunUpdate]:
         """The updates that a record brings."""
-        if record["kind"] == "begin":
+        kind = record["kind"]
+        if kind == "begin":
             yield RunUpdate(None, record["time"], status="RUNNING" if self._is_over else None)
             for config in self._closed:
                 yield RunUpdate(config, record["time"], status="RUNNING")
             self._closed, self._is_over = [], False
-            return
-        if record["kind"] == "end":
+        elif kind == "end":
             yield from self._end(record)
-            return
+        elif kind == "generation":
+            yield from self._begin(record)
+        elif kind == "rung":
+            yield from self._stop(record)
+        else:
+            yield from self._report(record)
+
+    def _begin(self, record: Record) -> Iterator[RunUpdate]:
+        """A generation: new configurations, or finalists, whose seeds are fresh ones."""
+        self._generation, self._is_final = record["generation"], record["stage"] == "finalists"
+        self._configs += record["configs"]
+        self._left = len(record["configs"])
+        self._configurations |= {int(c): v for c, v in record["configurations"].items()}
+        if self._is_final:
+            self._seeds.clear()
+        for config, seed in zip(record["configs"], record["seeds"], strict=True):
+            self._seeds[config].append(seed)
+        for config in dict.fromkeys(record["configs"]):
+            if self._is_final:
+                yield RunUpdate(config, record["time"], tags={"finalist": "true"})
+
+    def _stop(self, record: Record) -> Iterator[RunUpdate]:
+        """A rung: the configurations of these agents end."""
+        self._left -= len(record["agents"])
+        for config in dict.fromkeys(self._configs[agent] for agent in record["agents"]):
+            self._ended.add(config)
+            tags = {"pruned_at": str(record["step"])}
+            yield RunUpdate(config, record["time"], tags=tags, status="FINISHED")
+
+    def _report(self, record: Record) -> Iterator[RunUpdate]:
         for place, agent in enumerate(record["agents"]):
             values = {name: column[place] for name, column in record["metrics"].items()}
-            config = self._description.configs[agent]
+            config = self._configs[agent]
             key = (record["kind"], config, record["step"])
             self._waiting[key].append(values)
             if len(self._waiting[key]) == len(self._seeds[config]):
                 yield self._update(record, config, self._waiting.pop(key))
-            if record["kind"] == "evaluation":
+            if record["kind"] == "evaluation" and not self._is_final:
                 yield from self._curves(record, values)
 
     def _update(self, record: Record, config: int, seeds: Sequence[Mapping[str, Any]]) -> RunUpdate:
-        is_final = record["kind"] == "final"
+        is_over = record["kind"] == "final"
         sound = [values for values in seeds if not values.get("diverged")]
         update = RunUpdate(config, record["time"])
-        for name, key in (FINAL_METRICS if is_final else METRICS).items():
+        names = FINAL_METRICS if is_over else METRICS
+        if self._is_final:
+            names = FRESH_FINAL_METRICS if is_over else FRESH_METRICS
+        for name, key in names.items():
             finite = [values[name] for values in sound if values[name] is not None]
             if finite:
                 mean = float(np.mean(finite))
                 update.metrics.append(Metric(key, mean, record["time"], record["step"]))
         if config not in self._announced:
             self._announced.add(config)
-            values = {**self._description.configurations[config], "seeds": self._seeds[config]}
+            values = {**self._configurations[config], "seeds": self._seeds[config]}
             update.params = {name: format_cell(value) for name, value in values.items()}
+            if self._generation:
+                update.tags["generation"] = str(self._generation)
         if len(sound) < len(seeds) and config not in self._diverged:
             self._diverged.add(config)
             update.tags["diverged"] = "true"
-        if is_final:
+        if is_over:
             self._ended.add(config)
             update.status = "FINISHED"
         return update
 
     def _curves(self, record: Record, values: Mapping[str, Any]) -> Iterator[RunUpdate]:
-        """The population's curves, once every agent has reached a step."""
+        """The population's curves, once every agent of the generation that is left has reached a
+        step; a later generation's go on where the one before ended."""
         step = record["step"]
         reached = self._population[step]
         reached.append(None if values["diverged"] else values["eval_return_mean"])
-        if len(reached) < len(self._description.configs):
+        if len(reached) < self._left:
             return
         returns = [value for value in self._population.pop(step) if value is not None]
         if returns:
@@ -174,7 +226,8 @@ class Projection:
                 "population/eval_return_median": float(np.median(returns)),
                 "population/eval_return_iqm": interquartile_mean(returns),
             }
-            points = [Metric(key, value, record["time"], step) for key, value in curves.items()]
+            at = self._generation * int(self._description.params.get("steps", 0)) + step
+            points = [Metric(key, value, record["time"], at) for key, value in curves.items()]
             yield RunUpdate(None, record["time"], points)
 
     def _end(self, record: Record) -> Iterator[RunUpdate]:

@@ -12,13 +12,24 @@ import re
 from collections.abc import Iterable, Iterator
 
 from jaxrl.errors import InputError
-from jaxrl.tracking.projection import FINAL_METRICS, METRICS, Metric, RunUpdate
+from jaxrl.tracking.projection import (
+    FINAL_METRICS,
+    FRESH_FINAL_METRICS,
+    FRESH_METRICS,
+    METRICS,
+    Metric,
+    RunUpdate,
+)
 
 LIVE = 32
 """Configurations that are shown live where requests are few."""
 REQUESTS_PER_RUN = 3
 """To create one, to send one batch and to end it."""
-_KEYS = (*METRICS.values(), *FINAL_METRICS.values())
+_KEYS = tuple(
+    key
+    for names in (METRICS, FINAL_METRICS, FRESH_METRICS, FRESH_FINAL_METRICS)
+    for key in names.values()
+)
 _SCORES = (METRICS["eval_return_mean"], FINAL_METRICS["last_mean"])
 
 

@@ -1,0 +1,126 @@
+"""Early stopping: which configurations of a generation go on at a rung.
+
+All of a generation reach a rung before anybody is judged, so that who is asked first does not matter.
+Scores are evaluation returns of the policies so far, a configuration's mean over its seeds.
+"""
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+
+FACTOR = 3
+"""η of successive halving: one of so many goes on at each rung."""
+_BRACKETS = 3
+
+
+class Pruner(abc.ABC):
+    """Judges the configurations of one generation at its ``rungs``, which are evaluation steps."""
+
+    rungs: tuple[int, ...]
+
+    @abc.abstractmethod
+    def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
+        """The configurations that end at a rung, of those that have come so far.
+
+        Args:
+            scores: by configuration; NaN for one that diverged.
+        """
+
+
+class Halving(Pruner):
+    """Successive halving (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943): at each rung
+    the best third goes on, three times as far.
+
+    Args:
+        eval_steps: of the generation, the last its end.
+        rungs: how many.
+    """
+
+    def __init__(self, eval_steps: Sequence[int], rungs: int = 2) -> None:
+        self.rungs = _rungs(eval_steps, rungs)
+
+    def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
+        return set(_ranked(scores)[math.ceil(len(scores) / FACTOR) :])
+
+
+class Hyperband(Pruner):
+    """Hyperband (Li et al. 2018, https://arxiv.org/abs/1603.06560): brackets of halving with fewer and
+    fewer rungs, side by side, since nobody knows how early a configuration can be judged.
+
+    Configurations are dealt to brackets so that each bracket takes about as many steps; a
+    bracket with more rungs begins with more of them.
+    """
+
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
+        longest = _rungs(eval_steps, _BRACKETS - 1)
+        brackets = [longest[start:] for start in range(len(longest) + 1)]
+        weights = [_share(bracket, eval_steps[-1]) for bracket in brackets]
+        self.rungs = longest
+        self._bracket = {
+            config: brackets[which]
+            for config, which in zip(configs, _deal(weights, len(configs)), strict=True)
+        }
+
+    def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
+        ended: set[int] = set()
+        for bracket in {self._bracket[config] for config in scores}:
+            if rung in bracket:
+                mine = {c: s for c, s in scores.items() if self._bracket[c] == bracket}
+                ended |= set(_ranked(mine)[math.ceil(len(mine) / FACTOR) :])
+        return ended
+
+
+class Median(Pruner):
+    """Stops whoever is below the median of all that have come as far (the rule of Vizier, Golovin et
+    al. 2017), at every evaluation but those of the first quarter."""
+
+    def __init__(self, eval_steps: Sequence[int]) -> None:
+        self.rungs = tuple(s for s in eval_steps[:-1] if s >= eval_steps[-1] / 4)
+
+    def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
+        ranked = _ranked(scores)
+        middle = scores[ranked[(len(ranked) - 1) // 2]]
+        return {c for c in ranked[1:] if math.isnan(scores[c]) or scores[c] < middle}
+
+
+PRUNERS = ("none", "halving", "hyperband", "median")
+
+
+def make_pruner(name: str, eval_steps: Sequence[int], configs: Sequence[int]) -> Pruner | None:
+    """The pruner of a generation of ``configs``; None for ``none``."""
+    if name == "halving":
+        return Halving(eval_steps)
+    if name == "hyperband":
+        return Hyperband(eval_steps, configs)
+    return Median(eval_steps) if name == "median" else None
+
+
+def _rungs(eval_steps: Sequence[int], count: int) -> tuple[int, ...]:
+    """The evaluation steps nearest to a ninth, a third, … of the way, before its end."""
+    ideal = [eval_steps[-1] / FACTOR**k for k in range(count, 0, -1)]
+    nearest = [min(eval_steps, key=lambda step: abs(step - way)) for way in ideal]
+    return tuple(sorted({step for step in nearest if step < eval_steps[-1]}))
+
+
+def _ranked(scores: Mapping[int, float]) -> list[int]:
+    """Configurations, the best first; those without a score last, then the lower number."""
+    return sorted(scores, key=lambda c: (math.isnan(scores[c]), -scores[c], c))
+
+
+def _share(rungs: Sequence[int], steps: int) -> float:
+    """Of the steps of a whole training, what a configuration of such a bracket takes on average."""
+    total, left, before = 0.0, 1.0, 0
+    for end in (*rungs, steps):
+        total += left * (end - before)
+        left, before = left / FACTOR, end
+    return total / steps
+
+
+def _deal(costs: Sequence[float], count: int) -> list[int]:
+    """For each of ``count``, which bracket: always the one that has been given least."""
+    spent, dealt = [0.0] * len(costs), []
+    for _ in range(count):
+        which = min(range(len(costs)), key=lambda b: spent[b] + costs[b])
+        spent[which] += costs[which]
+        dealt.append(which)
+    return dealt

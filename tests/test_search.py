@@ -1,0 +1,221 @@
+"""Searches of several generations, with early stopping and finalists, from the command line."""
+
+import csv
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+from processes import start, wait_for
+
+from jaxrl.policy import load_policy
+from jaxrl.report.data import Curves
+from jaxrl.sweep import main as sweep
+from jaxrl.tracking.journal import read
+
+STEPS = 1600
+SMALL = [
+    *("--steps", str(STEPS), "--eval-every", "100", "--eval-episodes", "2", "--device", "cpu"),
+    *("--final-episodes", "2", "--set", "hidden_sizes=[8]", "--set", "learning_starts=100"),
+    *("--set", "batch_size=16", "--set", "gradient_steps=8"),
+]
+SEARCH = [
+    *("--configs", "14", "--generations", "2", "--pruner", "halving", "--seeds", "2"),
+    *("--finalists", "2", "--final-seeds", "3"),
+]
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def records(run_dir, kind):
+    return [record for record, _ in read(run_dir / "journal") if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    return tmp_path_factory.mktemp("tracked") / "lines.jsonl"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, lines):
+    """A search of two generations of seven configurations with two seeds, and two finalists."""
+    run_dir = tmp_path_factory.mktemp("search") / "whole"
+    tracked = ["--tracking-uri", f"jsonl:{lines}"]
+    assert sweep([*SMALL, *SEARCH, "--run-dir", str(run_dir), *tracked]) == 0
+    return run_dir
+
+
+def test_every_configuration_has_its_rows_and_says_how_it_ended(whole):
+    results = rows(whole / "results.csv")
+    assert [(int(r["config"]), int(r["seed"])) for r in results] == [
+        (config, seed) for config in range(14) for seed in (0, 1)
+    ]
+    for row in results:
+        assert row["status"] in ("finished", "pruned")
+        steps = {"finished": {STEPS}, "pruned": {200, 500}}[row["status"]]
+        assert int(row["env_steps"]) in steps
+        assert (row["eval_return_mean"] == "nan") == (row["status"] == "pruned")
+
+
+def test_at_each_rung_the_best_third_of_a_generation_goes_on_with_all_its_seeds(whole):
+    """Rungs at a ninth and a third of 1,600 steps, of the evaluations every 100: 200 and 500."""
+    results = rows(whole / "results.csv")
+    for members in (range(7), range(7, 14)):
+        ends = {c: {r["env_steps"] for r in results if int(r["config"]) == c} for c in members}
+        assert all(len(steps) == 1 for steps in ends.values())
+        counts = [list(ends.values()).count({steps}) for steps in ("200", "500", str(STEPS))]
+        assert counts == [4, 2, 1]
+    assert len(records(whole, "rung")) == 4
+
+
+def test_finalists_are_the_best_again_on_seeds_that_the_search_has_not_seen(whole):
+    results, finalists = rows(whole / "results.csv"), rows(whole / "finalists.csv")
+    score = {
+        config: np.mean([float(r["eval_return_mean"]) for r in results if r["config"] == config])
+        for config in {r["config"] for r in results}
+    }
+    best = sorted((c for c in score if not math.isnan(score[c])), key=lambda c: -score[c])
+    assert {r["config"] for r in finalists} == set(best[:2])
+    assert {int(r["seed"]) for r in finalists} == {2**30, 2**30 + 1, 2**30 + 2}
+    assert all(r["eval_episodes"] == "1000" and r["status"] == "finished" for r in finalists)
+    chosen = {r["config"]: r["learning_rate"] for r in results}
+    assert all(r["learning_rate"] == chosen[r["config"]] for r in finalists)
+
+
+def test_the_best_policies_are_the_finalists_one_a_configuration_the_winner_first(whole):
+    finalists = rows(whole / "finalists.csv")
+    fresh = {
+        config: [float(r["eval_return_mean"]) for r in finalists if r["config"] == config]
+        for config in {r["config"] for r in finalists}
+    }
+    winner = max(fresh, key=lambda config: np.mean(fresh[config]))
+    assert sorted(path.name for path in (whole / "best").iterdir()) == ["1", "2"]
+    first = load_policy(whole / "best" / "1")
+    assert first.scores["config"] == int(winner)
+    assert first.scores["eval_return_mean"] == max(fresh[winner])
+    assert first.seed >= 2**30
+    assert not (whole / "checkpoints").exists()
+
+
+def test_a_tracker_hears_of_rungs_generations_and_finalists(whole, lines):
+    tags, metrics, params = {}, {}, {}
+    for line in lines.read_text().splitlines():
+        update = json.loads(line)
+        run = update["config"]
+        if "artifact" in update:
+            continue
+        tags.setdefault(run, {}).update(update["tags"])
+        params.setdefault(run, {}).update(update["params"])
+        for metric in update["metrics"]:
+            metrics.setdefault(run, {}).setdefault(metric["key"], []).append(metric["step"])
+    results, finalists = rows(whole / "results.csv"), rows(whole / "finalists.csv")
+    for row in results:
+        mine = tags[int(row["config"])]
+        pruned_at = row["env_steps"] if row["status"] == "pruned" else None
+        assert mine.get("pruned_at") == pruned_at
+        assert mine.get("generation", "0") == str(int(row["config"]) // 7)
+        assert params[int(row["config"])]["learning_rate"] == row["learning_rate"]
+    chosen = {int(r["config"]) for r in finalists}
+    assert {c for c, mine in tags.items() if mine.get("finalist") == "true"} == chosen
+    assert {c for c, mine in metrics.items() if "fresh_mean_reward" in mine} == chosen
+    curve = metrics[None]["population/eval_return_best"]
+    assert curve == [*range(100, 2 * STEPS + 1, 100)]  # the second generation goes on
+
+
+def test_the_curves_for_pictures_know_all_of_the_search(whole):
+    curves = Curves.of(whole)
+    assert curves.fraction == 1
+    _, returns = curves.table()
+    assert returns.shape == (STEPS // 100, 28)
+    alive = np.isfinite(returns).sum(axis=1)
+    assert list(alive[[0, 1, 2, 4, 5, 15]]) == [28, 28, 12, 12, 4, 4]
+    assert curves.name(27) == "config 13, seed 1"
+
+
+@pytest.mark.parametrize("moment", range(5))
+def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, moment, tmp_path):
+    """Cuts the journal as a kill does, at each kind of record; no checkpoint is left there."""
+    run_dir = tmp_path / "killed"
+    run_dir.mkdir()
+    (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
+    (run_dir / "journal").mkdir()
+    lines = (whole / "journal" / "000000.jsonl").read_bytes().splitlines(keepends=True)
+    kinds = [json.loads(line)["kind"] for line in lines]
+    rungs = [place for place, kind in enumerate(kinds) if kind == "rung"]
+    generations = [place for place, kind in enumerate(kinds) if kind == "generation"]
+    cut = [rungs[0], rungs[0] + 1, generations[0], rungs[3] + 3, generations[1] + 2][moment]
+    (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[:cut]))
+    assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
+    for name in ("results.csv", "finalists.csv"):
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+
+
+LONG = [
+    *("--configs", "10", "--generations", "2", "--pruner", "hyperband", "--steps", "12000"),
+    *("--eval-every", "1000", "--eval-episodes", "2", "--final-episodes", "3", "--device", "cpu"),
+    *("--set", "hidden_sizes=[32]", "--finalists", "1", "--final-seeds", "2", "--no-track"),
+]
+
+
+def test_a_search_that_is_really_killed_goes_on_from_its_checkpoints(tmp_path):
+    whole, run_dir = tmp_path / "whole", tmp_path / "killed"
+    assert sweep([*LONG, "--run-dir", str(whole)]) == 0
+    ends = len([*read(whole / "journal")])
+    command = [*LONG, "--run-dir", str(run_dir)]
+    for share in (0.15, 0.3, 0.45, 0.6, 0.8):
+        process = start(*command, "--checkpoint-every", "0.1", cwd=tmp_path)
+        wait_for(lambda: len([*read(run_dir / "journal")]) >= share * ends, process)  # noqa: B023
+        process.send_signal(signal.SIGINT if share == 0.45 else signal.SIGKILL)
+        process.wait(60)
+        command = ["--resume", str(run_dir), "--no-track"]
+    assert sweep(command) == 0
+    for name in ("results.csv", "finalists.csv", "best/1/params.msgpack"):
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+    seen = [
+        (record["kind"], record["step"], agent)
+        for record, _ in read(run_dir / "journal")
+        for agent in record.get("agents", ())
+    ]
+    assert len(seen) == len(set(seen))
+
+
+def test_generations_and_no_pruner_give_the_same_agents_as_one_generation(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    same = [*SMALL, "--configs", "5", "--no-track"]
+    assert sweep([*same, "--run-dir", str(one)]) == 0
+    assert sweep([*same, "--run-dir", str(two), "--generations", "2"]) == 0
+    assert (one / "results.csv").read_bytes() == (two / "results.csv").read_bytes()
+
+
+def test_a_search_stops_when_its_target_is_reached(tmp_path):
+    run_dir = tmp_path / "early"
+    search = ["--configs", "6", "--generations", "3", "--stop-at", "1", "--no-track"]
+    assert sweep([*SMALL, *search, "--run-dir", str(run_dir)]) == 0
+    assert len(rows(run_dir / "results.csv")) == 2
+    assert not records(run_dir, "generation")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--generations", "0"], "generations is 0; it must be 1 or more"),
+        (["--generations", "9"], "8 configurations cannot be drawn in 9 generations"),
+        (["--finalists", "-1"], "finalists is -1; it must be 0 or more"),
+        (["--final-seeds", "0"], "final_seeds is 0; it must be 1 or more"),
+        (["--pruner", "best"], "invalid choice: 'best'"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(options, said, tmp_path, capsys):
+    run_dir = tmp_path / "none"
+    command = [*SMALL, "--configs", "8", *options, "--run-dir", str(run_dir), "--no-track"]
+    try:
+        code = sweep(command)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not run_dir.exists()
