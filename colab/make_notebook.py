@@ -1,14 +1,21 @@
 """Makes ``jaxrl_sweep.ipynb`` from its text, and writes the repository's home where it is used.
 
 python colab/make_notebook.py
+
+Cells that begin with ``#@title`` hide their code behind a form in Colab; those with ``# @title`` show
+it, since it is what a reader would write.
 """
 
 import pathlib
 import re
+import sys
 import tomllib
 
-import jupytext
-import nbformat
+try:
+    import jupytext
+    import nbformat
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: pip install -e '.[test]'")
 
 HERE = pathlib.Path(__file__).parent
 TEXT = HERE / "jaxrl_sweep.md"
@@ -25,7 +32,10 @@ _METADATA = {
 def repository() -> str:
     """``OWNER/NAME``, from pyproject.toml."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
-    return project["urls"]["Repository"].removeprefix("https://github.com/")
+    place = project.get("urls", {}).get("Repository", "")
+    if not (found := re.fullmatch(r"https://github\.com/([\w.-]+/[\w-]+)", place)):
+        sys.exit(f"pyproject.toml: Repository is {place!r}; write https://github.com/OWNER/NAME")
+    return found[1]
 
 
 def placed(text: str, home: str) -> str:

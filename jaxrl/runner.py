@@ -159,7 +159,7 @@ class _Search:
         try:
             last = self._recall()
             if last is not None and last["kind"] == "end" and last["status"] == "finished":
-                return self._outcome("finished", was_finished=True)
+                return self._outcome("finished", self._send_rest(), was_finished=True)
             self._best.recall()
             self._best_finalists.recall()
             with storage_errors(self._directory):
@@ -169,6 +169,13 @@ class _Search:
             return self._search(books, is_new)
         finally:
             lease.release()
+
+    def _send_rest(self) -> bool | None:
+        """Of a finished sweep what its tracker has missed; whether it has everything."""
+        if self._session is None:
+            return None
+        self._session.start(self._directory, is_new=False)
+        return self._session.send_all(self._display.say)
 
     def _recall(self) -> Record | None:
         """Takes over what the journal says; its last record."""
@@ -304,7 +311,7 @@ class _Search:
     ) -> Outcome:
         trouble = None if self._training is None else self._training.trouble
         notes = [trouble] if trouble and status != "finished" else []
-        if self._session is not None and not was_finished:
+        if self._session is not None:
             notes += self._session.tracker.notes
             if not tracked:
                 reason = self._session.follower.trouble or "it is too slow"
@@ -317,7 +324,7 @@ class _Search:
             signal=self._signals[0] if self._signals else None,
             was_finished=was_finished,
             tracked=tracked,
-            tracking_uri=self._session.tracker.uri if self._session and not was_finished else None,
+            tracking_uri=self._session.tracker.uri if self._session else None,
             notes=tuple(notes),
         )
 

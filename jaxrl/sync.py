@@ -1,6 +1,7 @@
 """``python -m jaxrl.sync``: sends what a run directory has and a tracker has not."""
 
 import argparse
+import functools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,6 @@ from jaxrl.tracking import journal
 from jaxrl.tracking.console import PatientConsole, say
 from jaxrl.tracking.options import add_tracking_options, tracking_options
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
-
-_LINE_SECONDS = 10.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,9 +43,7 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
     try:
         say(console, f"sending to {tracker.uri}")
         session.start(RunDirectory(args.run_dir), is_new=False)
-        while not session.follower.wait(_LINE_SECONDS):
-            say(console, f"{tracker.requests:,} requests; {session.follower.trouble or 'going on'}")
-        arrived = session.finish(_LINE_SECONDS)
+        arrived = session.send_all(functools.partial(say, console))
     finally:
         lease.release()
     for note in tracker.notes:

@@ -4,7 +4,7 @@ Sweeps run as processes of their own, so that the notebook's own process holds n
 error stops the notebook with its one line.
 """
 
-from jaxrl.notebook.setup import check_install, connect, workspace
+from jaxrl.notebook.setup import check_install, connect, folder, workspace
 from jaxrl.notebook.show import show_best, show_curves, show_importance
 from jaxrl.notebook.sweeps import download, retrain, sweep
 
@@ -12,6 +12,7 @@ __all__ = [
     "check_install",
     "connect",
     "download",
+    "folder",
     "retrain",
     "show_best",
     "show_curves",

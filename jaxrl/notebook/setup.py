@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import re
+import warnings
 
 from jaxrl.errors import InputError
 from jaxrl.notebook.stop import stops
@@ -29,8 +30,7 @@ def check_install(versions_before: str | pathlib.Path) -> None:
     for line in pathlib.Path(versions_before).read_text().splitlines():
         if match := re.fullmatch(r"([\w.-]+)==(\S+)", line.strip()):
             name, before = match.groups()
-            now = importlib.metadata.version(name)
-            if now != before:
+            if (now := _version(name)) != before:
                 changed.append(f"{name} {before} became {now}")
     if changed:
         raise InputError(
@@ -39,6 +39,13 @@ def check_install(versions_before: str | pathlib.Path) -> None:
             "cell above."
         )
     print(f"jaxrl {importlib.metadata.version('jaxrl')} is installed, and nothing was replaced")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "nothing"
 
 
 @stops
@@ -55,6 +62,23 @@ def workspace(on_drive: bool = False) -> pathlib.Path:
 
 
 @stops
+def folder(runs: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the search ``name`` is kept, in ``runs``.
+
+    Raises:
+        StopNotebook: ``name`` is none for a folder.
+    """
+    if not re.fullmatch(r"[^/\\\s.][^/\\]*", name):
+        raise InputError(f"NAME is {name!r}; give a search a plain name, such as first.")
+    return runs / name
+
+
+def own_database() -> pathlib.Path:
+    """MLflow's file in the notebook's own folder, for who has no server."""
+    return pathlib.Path("mlflow.db").absolute()
+
+
+@stops
 def connect(how: str = "paste", experiment: str = "jaxrl") -> None:
     """Says where sweeps are tracked from now on, and looks whether that can be used.
 
@@ -68,16 +92,27 @@ def connect(how: str = "paste", experiment: str = "jaxrl") -> None:
     if how not in WAYS:
         raise InputError.unknown("way to connect", how, WAYS)
     if how == "none":
-        os.environ[VARIABLE] = f"sqlite:///{pathlib.Path('mlflow.db').absolute()}"
+        os.environ[VARIABLE] = f"sqlite:///{own_database()}"
         print("tracking: mlflow.db in this notebook's own folder")
         return
-    uri = _secret() if how == "secret" else getpass.getpass("connection string (not shown): ")
-    if not uri.strip():
+    given = _secret() if how == "secret" else getpass.getpass("connection string (not shown): ")
+    if not given.strip():
         raise InputError("the connection string is empty: python -m jaxrl.serve shows it.")
+    if (found := re.search(r"https?://\S+", given)) is None:
+        raise InputError(
+            "that is no connection string, which begins with https:// or http://: "
+            "python -m jaxrl.serve shows it."
+        )
     description = Description("notebook", "notebook", experiment, {}, [], [], [])
-    for line in MlflowTracker(uri.strip(), description).connect():
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress")  # of MLflow's progress bars
+            lines = MlflowTracker(found[0], description).connect()
+    except InputError as error:
+        raise InputError(f"{error} In this notebook: paste it again, or CONNECT = none.") from None
+    for line in lines:
         print(line)
-    os.environ[VARIABLE] = uri.strip()
+    os.environ[VARIABLE] = found[0]
 
 
 def _secret() -> str:

@@ -17,28 +17,38 @@ from jaxrl.report.data import Curves
 from jaxrl.report.pictures import draw_curves, draw_importances, importances
 
 
-def as_image(figure: Figure) -> Image:
-    """A picture of ``figure``."""
+CURVES = "evaluation returns of the population against environment steps"
+
+
+def as_image(figure: Figure, text: str) -> Image:
+    """A picture of ``figure``, with ``text`` for who cannot see it."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    return Image(file.getvalue())
+    return Image(file.getvalue(), alt=text)
 
 
 @stops
 def show_curves(run_dir: pathlib.Path) -> None:
     """How the population learned."""
-    display(as_image(draw_curves(Curves.of(run_dir))))
+    display(as_image(draw_curves(Curves.of(run_dir)), CURVES))
 
 
 @stops
 def show_importance(run_dir: pathlib.Path) -> None:
-    """Which hyperparameters mattered."""
-    display(as_image(draw_importances(importances(run_dir))))
+    """Which hyperparameters mattered; a line where that cannot be said."""
+    try:
+        shares = importances(run_dir)
+    except InputError as error:
+        print(error)
+        return
+    display(as_image(draw_importances(shares), f"importance: {shares}"))
 
 
 @stops
 def show_best(run_dir: pathlib.Path, episodes: int = 100) -> None:
     """Evaluates the best policy in Gymnasium's environment, and shows its first episode."""
+    if not (run_dir / "best").is_dir():
+        raise InputError(f"{run_dir} has no best policies: has its sweep finished?")
     with tempfile.TemporaryDirectory() as folder:
         gif = pathlib.Path(folder) / "pole.gif"
         options = ["--episodes", str(episodes), "--gif", str(gif)]

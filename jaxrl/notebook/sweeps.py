@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -12,40 +13,43 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML, DisplayHandle, display
 
 from jaxrl import child
 from jaxrl.errors import InputError
-from jaxrl.notebook.setup import environment
-from jaxrl.notebook.show import as_image
+from jaxrl.notebook.setup import environment, own_database
+from jaxrl.notebook.show import CURVES, as_image
 from jaxrl.notebook.stop import stops
 from jaxrl.policy import DESCRIPTION
 from jaxrl.report.data import Curves
 from jaxrl.report.pictures import draw_curves
+from jaxrl.search.generation import FRESH_SEED
 from jaxrl.search.results import SELECTIONS
+from jaxrl.tracking.credentials import VARIABLE
 
 _LOOK_SECONDS = 2.0
 _PICTURE_SECONDS = 8.0
 _LAST_LINES = 24
-_FRESH_SEED = 2**30
-"""From where on seeds are those of no search."""
+_UNFINISHED = "{} has no best policies: has its sweep finished?"
 
 
 @stops
 def sweep(run_dir: str | pathlib.Path, *options: str) -> None:
     """Runs ``python -m jaxrl.sweep`` into ``run_dir`` and shows how it gets on.
 
-    Where ``run_dir`` holds a sweep already, it goes on with that, whatever the options: so a notebook
-    that is run again after its runtime was lost continues. Interrupting the cell ends the sweep as
-    Ctrl-C does; what was done is kept.
+    Where ``run_dir`` holds this sweep already, it goes on with that, so a notebook that is run again
+    after its runtime was lost continues; what a tracker has missed is sent. Interrupting the cell ends
+    the sweep as Ctrl-C does; what was done is kept.
 
     Args:
         options: of the command, such as ``"--configs", "1000"``.
 
     Raises:
-        StopNotebook: it ended with an error, which is said.
+        StopNotebook: it ended with an error, which is said, or was interrupted; or there is another
+            sweep.
     """
     _run(pathlib.Path(run_dir), *options)
 
@@ -59,18 +63,23 @@ def retrain(
 
     The score of a search flatters its winner, which was the luckiest of many; this one does not.
     """
-    source = pathlib.Path(run_dir)
-    best = source / "best" / "1" / DESCRIPTION
-    try:
-        configuration = json.loads(best.read_text("utf-8"))["configuration"]
-        spec = json.loads((source / "sweep.json").read_text("utf-8"))["spec"]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{best} cannot be read ({type(error).__name__}).") from None
+    source, target = pathlib.Path(run_dir), pathlib.Path(to)
+    if not (source / "best").is_dir():
+        raise InputError(_UNFINISHED.format(source))
+    configuration = _read(source / "best" / "1" / DESCRIPTION)["configuration"]
+    spec = _read(source / "sweep.json")["spec"]
+    if (target / "sweep.json").exists():
+        there = _read(target / "sweep.json")["configurations"]
+        if there != [configuration]:
+            raise InputError(
+                f"{target} holds another configuration, trained again: give another folder, or "
+                "remove it."
+            )
     table = source / "best.json"
     table.write_text(json.dumps([configuration]))
     _run(
-        pathlib.Path(to),
-        *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(_FRESH_SEED)],
+        target,
+        *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(FRESH_SEED)],
         *["--steps", str(spec["steps"]), "--env", spec["env"]],
         *[
             "--final-episodes",
@@ -81,22 +90,28 @@ def retrain(
             spec["device"],
         ],
     )
-    with (pathlib.Path(to) / "results.csv").open(newline="") as file:
+    with (target / "results.csv").open(newline="") as file:
         scores = np.array([float(row[SELECTIONS[spec["select"]]]) for row in csv.DictReader(file)])
-    spread = scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
     each = ", ".join(f"{score:.1f}" for score in scores)
-    print(f"fresh seeds: mean {scores.mean():.1f} (standard error {spread:.1f}); each: {each}")
+    if len(scores) > 1:
+        spread = scores.std(ddof=1) / np.sqrt(len(scores))
+        print(f"fresh seeds: mean {scores.mean():.1f} (standard error {spread:.1f}); each: {each}")
+    else:
+        print(f"one fresh seed: {each}")
 
 
 @stops
 def download(run_dir: str | pathlib.Path) -> None:
-    """Packs the best policies and the results of ``run_dir``; in Colab the browser takes the file."""
+    """Packs the best policies and the results of ``run_dir``, and the notebook's own MLflow file if
+    it is tracked there; in Colab the browser takes the archive."""
     path = pathlib.Path(run_dir)
     if not (path / "best").is_dir():
-        raise InputError(f"{path} has no best policies: has its sweep finished?")
+        raise InputError(_UNFINISHED.format(path))
     folder = path / "download"
     shutil.copytree(path / "best", folder / "best", dirs_exist_ok=True)
     shutil.copy(path / "results.csv", folder)
+    if os.environ.get(VARIABLE) == f"sqlite:///{own_database()}":
+        shutil.copy(own_database(), folder)
     archive = shutil.make_archive(str(path / f"{path.name}-best"), "zip", folder)
     shutil.rmtree(folder)
     try:
@@ -107,13 +122,22 @@ def download(run_dir: str | pathlib.Path) -> None:
         print(archive)
 
 
+def _read(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}).") from None
+
+
 def _run(path: pathlib.Path, *options: str) -> None:
     """See :func:`sweep`."""
     is_begun = (path / "sweep.json").exists()
-    where = ["--resume", str(path)] if is_begun else ["--run-dir", str(path), *options]
     path.parent.mkdir(parents=True, exist_ok=True)
     process = child.start(
-        [sys.executable, "-m", "jaxrl.sweep", *where],
+        [
+            *[sys.executable, "-m", "jaxrl.sweep"],
+            *["--resume" if is_begun else "--run-dir", str(path), *options],
+        ],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,9 +145,9 @@ def _run(path: pathlib.Path, *options: str) -> None:
         errors="replace",
     )
     lines: deque[str] = deque(maxlen=_LAST_LINES)
-    reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
+    reader = threading.Thread(target=_listen, args=(process, lines), daemon=True)
     reader.start()
-    view = _View(path, lines)
+    view, is_interrupted = _View(path, lines), False
     while True:
         try:
             view.show(is_over=process.poll() is not None)
@@ -133,15 +157,24 @@ def _run(path: pathlib.Path, *options: str) -> None:
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:
+            is_interrupted = True
             process.send_signal(signal.SIGINT)
     reader.join()
     view.show(is_over=True)
-    if process.returncode not in (0, 128 + signal.SIGINT):
+    if process.returncode == 0:
+        if any(line.startswith("the journal has it all") for line in lines):
+            print("run this cell again to send MLflow the rest")
+    elif is_interrupted:
+        raise InputError("interrupted; run this cell again to go on.")
+    else:
         said = [line for line in lines if line.startswith("error: ")] or list(lines)[-1:]
-        raise InputError(said[-1].removeprefix("error: ") if said else "the sweep ended at once.")
+        reason = said[-1].removeprefix("error: ") if said else "the sweep ended at once."
+        if "another specification" in reason:
+            reason += " In this notebook: another search needs another NAME."
+        raise InputError(reason)
 
 
-def _read(process: subprocess.Popen, lines: deque[str]) -> None:
+def _listen(process: subprocess.Popen, lines: deque[str]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip():
@@ -170,12 +203,12 @@ class _View:
         self._text.update(HTML(_BAR.format(percent=f"{100 * fraction:.0f}", said=said)))
         is_due = time.monotonic() - self._drawn >= _PICTURE_SECONDS
         if self._curves is not None and self._curves.returns and (is_due or is_over):
-            self._picture.update(as_image(draw_curves(self._curves)))
+            self._picture.update(as_image(draw_curves(self._curves), CURVES))
             self._drawn = time.monotonic()
 
 
 _BAR = """<div style="max-width: 60em; font-family: sans-serif">
 <div style="background: #cbd5e1; border-radius: 4px; height: 10px">
 <div style="background: #1d4ed8; border-radius: 4px; height: 10px; width: {percent}%"></div></div>
-<pre style="white-space: pre-wrap; margin: 6px 0; font: 12px/1.4 monospace">{percent} %
+<pre style="white-space: pre; overflow-x: auto; margin: 6px 0; font: 12px/1.4 monospace">{percent} %
 {said}</pre></div>"""

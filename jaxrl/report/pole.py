@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 _SIZE = (480, 240)
+_FINER = 4
+"""Times finer than shown it is drawn, and then scaled down: slanted edges stay straight."""
 _HALF_TRACK = 2.4
 """Metres from the middle at which an episode ends."""
 _POLE_METRES = 1.0
@@ -36,20 +38,23 @@ def animate(observations: Sequence[np.ndarray] | np.ndarray) -> bytes:
 
 
 def _draw(position: float, angle: float, step: int) -> Image.Image:
-    image = Image.new("RGB", _SIZE, _PAPER)
+    width, height = (side * _FINER for side in _SIZE)
+    image = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(image)
-    width, height = _SIZE
     metre = width / (2 * _HALF_TRACK + 0.4)
-    x, floor = width / 2 + position * metre, height - 40
-    draw.line([(0, floor), (width, floor)], fill=_INK, width=2)
+    x, floor, u = width / 2 + position * metre, height - 40 * _FINER, _FINER
+    draw.line([(0, floor), (width, floor)], fill=_INK, width=2 * u)
     for end in (-_HALF_TRACK, _HALF_TRACK):
         edge = width / 2 + end * metre
-        draw.line([(edge, floor - 8), (edge, floor + 8)], fill=_INK, width=2)
-    draw.rectangle([x - 28, floor - 26, x + 28, floor - 4], fill=_CART)
-    joint = (x, floor - 26)
-    length = _POLE_METRES * metre
-    tip = (x + length * math.sin(angle), floor - 26 - length * math.cos(angle))
-    draw.line([joint, tip], fill=_POLE, width=8)
-    draw.ellipse([x - 5, floor - 31, x + 5, floor - 21], fill=_INK)
-    draw.text((8, height - 20), f"step {step}", fill=_INK)
+        draw.line([(edge, floor - 8 * u), (edge, floor + 8 * u)], fill=_INK, width=2 * u)
+    top = floor - 26 * u
+    draw.rectangle([x - 28 * u, top, x + 28 * u, floor - 4 * u], fill=_CART)
+    along = np.array([math.sin(angle), -math.cos(angle)]) * _POLE_METRES * metre
+    across = np.array([math.cos(angle), math.sin(angle)]) * 4 * u
+    joint = np.array([x, top])
+    corners = [joint - across, joint + across, joint + along + across, joint + along - across]
+    draw.polygon([tuple(corner) for corner in corners], fill=_POLE)
+    draw.ellipse([x - 5 * u, top - 5 * u, x + 5 * u, top + 5 * u], fill=_INK)
+    image = image.resize(_SIZE, Image.Resampling.LANCZOS)
+    ImageDraw.Draw(image).text((8, _SIZE[1] - 20), f"step {step}", fill=_INK)
     return image.quantize(16)

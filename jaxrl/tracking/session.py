@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -18,7 +19,8 @@ from jaxrl.tracking.projection import Description, Projection
 from jaxrl.tracking.selection import Choice, Selection
 from jaxrl.tracking.tracker import Tracker
 
-ARTIFACTS = ("results.csv", "sweep.json")
+ARTIFACTS = ("results.csv", "finalists.csv", "sweep.json")
+_LINE_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Session:
         ends, live = choice.requests(len(self._description.configurations))
         limit = f" of {self.per_hour:,} an hour" if self.per_hour else ""
         return f"about {ends:,} requests{limit}, and {live:,} each time that live curves are sent"
+
+    def send_all(self, say: Callable[[str], None]) -> bool:
+        """Sends what there is to send, however long it takes; whether everything has arrived."""
+        while not self.follower.wait(_LINE_SECONDS):
+            say(f"{self.tracker.requests:,} requests; {self.follower.trouble or 'going on'}")
+        return self.finish(_LINE_SECONDS)
 
     def finish(self, timeout: float) -> bool:
         """Drains the follower and attaches the results; whether everything has arrived."""
