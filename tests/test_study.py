@@ -21,9 +21,11 @@ ABSENT = {
     for name, package in {"cmaes": "cmaes", "gp": "torch"}.items()
     if importlib.util.find_spec(package) is None
 }
+EXTRA = pytest.mark.skipif
 LEARNING = [
-    pytest.param(name, marks=pytest.mark.skipif(name in ABSENT, reason="needs an extra"))
-    for name in ("tpe", "cmaes", "gp")
+    "tpe",
+    pytest.param("cmaes", marks=EXTRA("cmaes" in ABSENT, reason="needs jaxrl[search]")),
+    pytest.param("gp", marks=[pytest.mark.slow, EXTRA("gp" in ABSENT, reason="needs jaxrl[gp]")]),
 ]
 MIXED = Space(
     {
@@ -211,6 +213,12 @@ def test_a_sampler_whose_package_is_not_here_is_refused(sampler, package, monkey
     with pytest.raises(InputError, match=rf"{sampler} needs the package {package}.*pip install"):
         Proposer(CHOICES, sampler, 0, 10)
     assert sampler in SAMPLER_NAMES
+
+
+def test_a_generation_too_large_for_a_gaussian_process_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(InputError, match=r"100 in a generation are more than 64"):
+        Proposer(MIXED, "gp", 0, 200).ask(0, 100, [])
 
 
 class TestMirror:

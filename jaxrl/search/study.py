@@ -22,6 +22,7 @@ SAMPLER_NAMES: tuple[str, ...] = (*SAMPLERS, "grid", *MODELS)
 _NEEDS = {"cmaes": ("cmaes", "search"), "gp": ("torch", "gp")}
 """The package that a sampler stands on, and the extra that brings it."""
 _MOST_REDRAWS = 20
+_MOST_BY_GP = 64  # of one generation; each takes it some seconds
 
 
 class Proposer:
@@ -54,7 +55,15 @@ class Proposer:
         ``told`` are all earlier ones, in the order in which they were proposed. The answer depends
         on nothing else that is not the proposer's, so a search that was interrupted goes on to the
         same proposals. Generations are of one size, but for the last.
+
+        Raises:
+            InputError: the generation is too large for the sampler.
         """
+        if self.sampler == "gp" and count > _MOST_BY_GP:
+            raise InputError(
+                f"the sampler gp takes seconds for each configuration: {count} in a generation are "
+                f"more than {_MOST_BY_GP}; use smaller generations, or --sampler tpe."
+            )
         rng = np.random.default_rng([self.seed, generation])
         if self.sampler in SAMPLERS:
             points = SAMPLERS[self.sampler](self.seed, len(told) + count, len(self.space.varying))
