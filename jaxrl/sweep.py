@@ -20,7 +20,8 @@ from jaxrl.runner import Outcome, begin, resume
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import SELECTIONS
 from jaxrl.search.samplers import SAMPLERS
-from jaxrl.search.space import check_parameter, packaged
+from jaxrl.search.show import list_spaces, sample
+from jaxrl.search.space import check_parameter, load_space, packaged
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     _add_tracking(parser)
+    looks = parser.add_argument_group("spaces, without training")
+    looks.add_argument("--list-spaces", action="store_true", help="what the packaged ones are for")
+    looks.add_argument("--show-space", action="store_true", help="print the space, as YAML")
+    looks.add_argument(
+        "--sample", type=int, metavar="N", help="print N configurations of the space, as a table"
+    )
     return parser
 
 
@@ -149,6 +156,25 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
                 raise InputError(f"--set {assignment}: write NAME=VALUE.")
             given["fixed"][name.strip()] = check_parameter(name.strip(), parse_cell(value))
     return given
+
+
+def _looked_at(args: argparse.Namespace) -> str | None:
+    """What the options that only look at spaces print, where one is given."""
+    if args.list_spaces:
+        return list_spaces()
+    if not args.show_space and args.sample is None:
+        return None
+    option = "--show-space" if args.show_space else "--sample"
+    if args.config_table is not None or args.resume is not None:
+        other = "--config-table" if args.config_table is not None else "--resume"
+        raise InputError(f"{option} looks at a space, and {other} uses none: give one of the two.")
+    spec = SweepSpec(**_given(args))
+    space = load_space(spec.space).fix(spec.fixed)
+    if args.show_space:
+        return space.to_yaml()
+    if args.sample < 1:
+        raise InputError(f"--sample {args.sample}: give 1 or more.")
+    return sample(space, spec.sampler, spec.seed, args.sample)
 
 
 def _tracking(args: argparse.Namespace) -> Tracking | None:
@@ -254,7 +280,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     console = PatientConsole()
     try:
-        outcome = _sweep(console, _parser().parse_args(argv))
+        args = _parser().parse_args(argv)
+        shown = _looked_at(args)
+        if shown is not None:
+            say(console, shown.rstrip("\n"))
+            return 0
+        outcome = _sweep(console, args)
     except (InputError, SweepError) as error:
         return say_error(error)
     except KeyboardInterrupt:  # before training began, or a second one while it was ending

@@ -17,6 +17,8 @@ FORBIDDEN = {
         "jaxrl.runner",
     ],
     "jaxrl.search.space": ["mlflow", "jaxrl.tracking", "jaxrl.sweep"],
+    "jaxrl.search.mirror": ["mlflow", "optuna", "torch", "jaxrl.tracking", "jaxrl.sweep"],
+    "jaxrl.search.study": ["mlflow", "optuna", "torch", "jaxrl.tracking", "jaxrl.sweep"],
     "jaxrl.sweep": ["mlflow", "pyngrok", "jaxrl.server"],
     "jaxrl.serve": ["mlflow", "jax", "jaxrl.dqn", "jaxrl.population"],
 }

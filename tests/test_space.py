@@ -272,6 +272,53 @@ MALFORMED = {
     "empty": ("", ["parameters"]),
     "invalid YAML": ("parameters: {gamma: [0.9", ["YAML", "line 1"]),
     "tabs": ("parameters:\n\tgamma: 0.9", ["YAML", "line 2"]),
+    "when no mapping": ("parameters: {dueling: {choices: [true], when: [n_step]}}", ["when"]),
+    "when empty": ("parameters: {dueling: {choices: [true], when: {}}}", ["dueling", "when"]),
+    "when no list": (
+        "parameters: {n_step: 1, dueling: {choices: [true], when: {n_step: 1}}}",
+        ["dueling", "when n_step", "list"],
+    ),
+    "when with a typo": (
+        "parameters: {n_step: 1, dueling: {choices: [true], when: {n_stp: [1]}}}",
+        ["dueling", "'n_stp'", "'n_step'"],
+    ),
+    "when out of range": (
+        "parameters: {n_step: 1, dueling: {choices: [true], when: {n_step: [0]}}}",
+        ["dueling", "n_step is 0"],
+    ),
+    "when the space does not have it": (
+        "parameters: {dueling: {choices: [true], when: {n_step: [1]}}}",
+        ["dueling", "n_step", "does not name"],
+    ),
+    "when it never is": (
+        "parameters: {n_step: {choices: [1, 3]}, dueling: {choices: [true], when: {n_step: [2]}}}",
+        ["dueling", "n_step is 2", "1, 3"],
+    ),
+    "when a constant is another": (
+        "parameters: {n_step: 1, dueling: {choices: [true], when: {n_step: [1, 3]}}}",
+        ["dueling", "n_step is 3"],
+    ),
+    "when an interval": (
+        "parameters: {tau: {low: 0.1, high: 1}, dueling: {choices: [true], when: {tau: [1]}}}",
+        ["dueling", "tau", "interval"],
+    ),
+    "when itself": (
+        "parameters: {n_step: {choices: [1, 3], when: {n_step: [1]}}}",
+        ["circle", "n_step needs n_step"],
+    ),
+    "a circle": (
+        "parameters: {double_q: {choices: [true, false], when: {dueling: [true]}}, "
+        "dueling: {choices: [true, false], when: {double_q: [true]}}}",
+        ["circle", "double_q", "dueling"],
+    ),
+    "otherwise without when": (
+        "parameters: {dueling: {choices: [true], otherwise: false}}",
+        ["dueling", "otherwise", "when"],
+    ),
+    "otherwise out of range": (
+        "parameters: {n_step: 1, tau: {low: 0.1, high: 1, when: {n_step: [1]}, otherwise: 2}}",
+        ["tau is 2"],
+    ),
     "a Python object": ("parameters: !!python/object:os.system {}", ["YAML"]),
 }
 

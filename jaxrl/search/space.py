@@ -9,106 +9,186 @@ A space file is YAML::
       hidden_sizes: {choices: [[64, 64], [256, 256]]}     # one of a list
       gamma: 0.99                                         # a constant
       seed: {low: 0, high: 1073741823}                    # the base seed of a configuration
+      dueling:                                            # varies only where a condition holds
+        {choices: [true, false], when: {hidden_sizes: [[256, 256]]}, otherwise: false}
 
-What a space does not name takes its default. A space maps points of the unit cube to
-configurations, so that every sampler only has to place points.
+What a space does not name takes its default, and so does what varies elsewhere and has no
+``otherwise``. A space maps points of the unit cube to configurations, so that every sampler only has
+to place points.
 """
 
 import dataclasses
+import functools
+import graphlib
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import yaml
 
-from jaxrl.dqn.hyperparameters import NAMES, check_value, is_integer, is_numeric
 from jaxrl.errors import InputError
+from jaxrl.search.parameters import (
+    Choice,
+    Interval,
+    Varying,
+    check_parameter,
+    check_seed,
+    default,
+    parse_parameter,
+)
+
+__all__ = [
+    "Choice",
+    "Interval",
+    "Space",
+    "check_parameter",
+    "check_seed",
+    "load_space",
+    "packaged",
+    "parse_space",
+]
 
 _PACKAGED = resources.files("jaxrl.search") / "spaces"
-MAX_SEED = 2**32 - 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """One of ``values``, each as likely."""
-
-    values: tuple[Any, ...]
-
-    def at(self, u: float) -> Any:
-        return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A number from ``low`` to ``high``, both included where it is whole or has a step."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    integer: bool = False
-
-    def at(self, u: float) -> Any:
-        if self.step is not None:
-            count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-            value = self.low + self.step * min(int(u * count), count - 1)
-            return round(value) if self.integer else min(float(f"{value:.12g}"), self.high)
-        top = self.high + 1 if self.integer else self.high
-        if self.log:
-            value = math.exp(math.log(self.low) + u * (math.log(top) - math.log(self.low)))
-        else:
-            value = self.low + u * (top - self.low)
-        value = min(max(value, self.low), self.high)
-        return math.floor(value) if self.integer else value
 
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """Named hyperparameters, each an :class:`Interval`, a :class:`Choice` or a constant."""
+    """Named hyperparameters, each an :class:`Interval`, a :class:`Choice` or a constant, or what a
+    space file would say of it.
+
+    Raises:
+        InputError: something in it cannot be used.
+    """
 
     parameters: Mapping[str, Any]
     description: str = ""
 
+    def __post_init__(self) -> None:
+        parsed = {str(name): parse_parameter(str(name), p) for name, p in self.parameters.items()}
+        object.__setattr__(self, "parameters", parsed)
+        object.__setattr__(self, "description", self.description.strip())
+        for name in self.varying:
+            self._check_condition(name)
+        _ = self._order  # refuses conditions that go in a circle
+
     @property
     def varying(self) -> tuple[str, ...]:
         """The names that vary: the axes of the unit cube."""
-        return tuple(n for n, p in self.parameters.items() if isinstance(p, (Interval, Choice)))
+        return tuple(n for n, p in self.parameters.items() if isinstance(p, Varying))
+
+    @property
+    def conditional(self) -> bool:
+        """Whether something varies only where a condition holds."""
+        return any(self.parameters[name].when for name in self.varying)
 
     def fix(self, values: Mapping[str, Any]) -> "Space":
-        """The same space with ``values`` held constant."""
-        checked = {name: check_parameter(name, value) for name, value in values.items()}
-        return dataclasses.replace(self, parameters={**self.parameters, **checked})
+        """The same space with ``values`` held constant, and what follows from them."""
+        fixed = {name: check_parameter(name, value) for name, value in values.items()}
+        parameters = {**self.parameters, **fixed}
+        for name in self._order:
+            parameter = parameters[name]
+            if not isinstance(parameter, Varying):
+                continue
+            possible = {other: _possible(parameters, other) for other in parameter.when}
+            when = {n: tuple(v for v in a if v in possible[n]) for n, a in parameter.when.items()}
+            if all(when.values()):
+                decides = {n: a for n, a in when.items() if any(v not in a for v in possible[n])}
+                parameters[name] = dataclasses.replace(
+                    parameter, when=decides, otherwise=parameter.otherwise if decides else None
+                )
+            elif parameter.otherwise is not None:
+                parameters[name] = parameter.otherwise
+            else:
+                del parameters[name]
+        return dataclasses.replace(self, parameters=parameters)
 
     def at(self, point: np.ndarray) -> dict[str, Any]:
-        """The hyperparameters at a point ``[len(varying)]`` of the unit cube."""
+        """The hyperparameters at a point ``[len(varying)]`` of the unit cube. The coordinate of what
+        does not vary there is not used."""
         coordinate = dict(zip(self.varying, map(float, point), strict=True))
-        return {
-            name: p.at(coordinate[name]) if name in coordinate else p
-            for name, p in self.parameters.items()
-        }
+        return self.build(lambda name, parameter: parameter.at(coordinate[name]))
+
+    def coordinates(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Where the hyperparameters ``values`` lie on the axes of what varies there."""
+        found: dict[str, float] = {}
+
+        def draw(name: str, parameter: Varying) -> Any:
+            value = check_parameter(name, values[name])
+            found[name] = parameter.coordinate(value)
+            return value
+
+        self.build(draw)
+        return found
+
+    def build(self, draw: Callable[[str, Varying], Any]) -> dict[str, Any]:
+        """The hyperparameters, where ``draw`` gives the value of each that varies there."""
+        values: dict[str, Any] = {}
+        for name in self._order:
+            parameter = self.parameters[name]
+            if not isinstance(parameter, Varying):
+                values[name] = parameter
+            elif all(values.get(n, default(n)) in a for n, a in parameter.when.items()):
+                values[name] = draw(name, parameter)
+            elif parameter.otherwise is not None:
+                values[name] = parameter.otherwise
+        return {name: values[name] for name in self.parameters if name in values}
+
+    def to_yaml(self) -> str:
+        """The space as a file, a line a hyperparameter; loaded again, it is the same space."""
+        lines = [f"  {name}: {_flow(p)}\n" for name, p in self.parameters.items()]
+        header = {"description": self.description} if self.description else {}
+        text = yaml.safe_dump(header, allow_unicode=True, width=96) if header else ""
+        return f"{text}parameters:\n{''.join(lines)}" if lines else f"{text}parameters: {{}}\n"
+
+    @functools.cached_property
+    def _order(self) -> tuple[str, ...]:
+        """The names, each after those that its condition names."""
+        before = {n: getattr(p, "when", {}) for n, p in self.parameters.items()}
+        try:
+            return tuple(graphlib.TopologicalSorter(before).static_order())
+        except graphlib.CycleError as error:
+            circle = " needs ".join(reversed(error.args[1]))
+            raise InputError(f"conditions go in a circle: {circle}. Drop one 'when'.") from None
+
+    def _check_condition(self, name: str) -> None:
+        for other, allowed in self.parameters[name].when.items():
+            if other not in self.parameters:
+                raise InputError(
+                    f"{name} varies with {other}, which the space does not name: give {other} choices."
+                )
+            if isinstance(self.parameters[other], Interval):
+                raise InputError(
+                    f"{name} varies with {other}, which is an interval: a condition needs choices."
+                )
+            possible = _possible(self.parameters, other)
+            for value in allowed:
+                if value not in possible:
+                    raise InputError(
+                        f"{name} varies where {other} is {_flow(value)}, which it never is here: it "
+                        f"may be {', '.join(map(_flow, possible))}."
+                    )
 
 
-def check_parameter(name: str, value: Any) -> Any:
-    """``value`` as hyperparameter ``name`` or as a seed; raises ``InputError``."""
-    if name != "seed":
-        if name not in NAMES:
-            raise InputError.unknown("hyperparameter", name, (*NAMES, "seed"))
-        return check_value(name, value)
-    return check_seed(value)
+def _possible(parameters: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """The values that hyperparameter ``name``, no interval, can take."""
+    parameter = parameters.get(name, default(name))
+    if not isinstance(parameter, Choice):
+        return (parameter,)
+    if not parameter.when:
+        return parameter.values
+    elsewhere = default(name) if parameter.otherwise is None else parameter.otherwise
+    return (*parameter.values, elsewhere)
 
 
-def check_seed(value: Any) -> int:
-    """``value`` as a seed; raises ``InputError``."""
-    try:
-        seed = float(value)
-    except (TypeError, ValueError, OverflowError):
-        seed = -1.0
-    if isinstance(value, bool) or not (seed.is_integer() and 0 <= seed <= MAX_SEED):
-        raise InputError(f"seed is {value!r}; it must be a whole number from 0 to {MAX_SEED}.")
-    return int(value) if isinstance(value, int) else int(seed)
+def _flow(value: Any) -> str:
+    """A value or a parameter as YAML on one line."""
+    entry = value.entry() if isinstance(value, Varying) else value
+    entry = list(entry) if isinstance(entry, tuple) else entry
+    text = yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def packaged() -> tuple[str, ...]:
@@ -149,51 +229,4 @@ def parse_space(content: Any) -> Space:
     for key in content:
         if key not in ("description", "parameters"):
             raise InputError.unknown("key", str(key), ("description", "parameters"))
-    parameters = {
-        str(name): _parse_parameter(str(name), entry)
-        for name, entry in content["parameters"].items()
-    }
-    return Space(parameters, str(content.get("description", "")).strip())
-
-
-def _parse_parameter(name: str, entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        return check_parameter(name, entry)
-    for key in entry:
-        if key not in ("low", "high", "log", "step", "choices"):
-            raise InputError.unknown(
-                f"key of {name}", str(key), ("low", "high", "log", "step", "choices")
-            )
-    if "choices" in entry:
-        values = entry["choices"]
-        if len(entry) > 1 or not isinstance(values, list) or not values:
-            raise InputError(f"{name}: choices must be a list of one or more values, alone.")
-        return Choice(tuple(check_parameter(name, value) for value in values))
-    return _parse_interval(name, entry)
-
-
-def _parse_interval(name: str, entry: Mapping[str, Any]) -> Interval:
-    if "low" not in entry or "high" not in entry:
-        raise InputError(f"{name} needs 'low' and 'high', or 'choices'; it has {dict(entry)}.")
-    if name != "seed" and not is_numeric(name):
-        raise InputError(f"{name} is not a number and cannot have an interval: give choices.")
-    low, high = (check_parameter(name, entry[end]) for end in ("low", "high"))
-    log, step = entry.get("log", False), entry.get("step")
-    if not isinstance(log, bool):
-        raise InputError(f"{name}: log is {log!r}; it must be true or false.")
-    if not (low < high and math.isfinite(high)):
-        raise InputError(f"{name}: low must be below high, and high finite; got {low} and {high}.")
-    if log and low <= 0:
-        raise InputError(f"{name}: a logarithmic interval needs low above 0; got {low}.")
-    integer = name == "seed" or is_integer(name)
-    if step is not None:
-        try:
-            step = math.nan if isinstance(step, bool) else float(step)
-        except (TypeError, ValueError, OverflowError):
-            step = math.nan
-        if log or not 0 < step < math.inf or (integer and not step.is_integer()):
-            raise InputError(
-                f"{name}: step must be a {'whole ' if integer else ''}number above 0, without log; "
-                f"got {entry['step']!r}."
-            )
-    return Interval(low, high, log, step, integer)
+    return Space(content["parameters"], str(content.get("description", "")))

@@ -1,0 +1,32 @@
+"""What the command shows of spaces, without training."""
+
+import csv
+import io
+
+from jaxrl.search.space import Space, load_space, packaged
+from jaxrl.search.study import Proposer
+from jaxrl.search.table import format_cell
+
+
+def list_spaces() -> str:
+    """The packaged spaces, each with what it is for and how many of its hyperparameters vary."""
+    spaces = {name: load_space(name) for name in packaged()}
+    return "\n".join(
+        f"{name}: {space.description} ({len(space.varying)} hyperparameters vary)"
+        for name, space in spaces.items()
+    )
+
+
+def sample(space: Space, sampler: str, seed: int, count: int) -> str:
+    """A table (CSV) of the first ``count`` configurations of a search in ``space``, which are also
+    its whole first generation. Blank is the default.
+
+    Raises:
+        InputError: the sampler cannot be used.
+    """
+    rows = Proposer(space, sampler, seed, count).ask(0, count, [])
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(space.parameters), lineterminator="\n")
+    table.writeheader()
+    table.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
+    return text.getvalue()
