@@ -237,8 +237,8 @@ class _Search:
         spec = self._sweep.spec
         if last.stage == FINALISTS:
             return False
-        if number < spec.generations and not self._results.has_reached(spec.stop_at):
-            generation = self._sweep.draw(number, first)
+        if number < len(spec.sizes) and not self._results.has_reached(spec.stop_at):
+            generation = self._sweep.draw(number, first, self._results.told())
         elif chosen := self._results.sound(spec.finalists):
             configurations = {c: self._results.seeds(c)[0].agent.configuration for c in chosen}
             generation = self._sweep.finalists(number, first, configurations)
@@ -275,7 +275,7 @@ class _Search:
     def _title(self, generation: Generation) -> str:
         if generation.stage == FINALISTS:
             return "finalists"
-        generations = self._sweep.spec.generations
+        generations = len(self._sweep.spec.sizes)
         return f"generation {generation.number + 1} of {generations}" if generations > 1 else ""
 
     def _write_end(self, status: str, books: Books) -> None:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import importlib.metadata
-import itertools
 import json
 import pathlib
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import yaml
 
 from jaxrl.dqn import environment
 from jaxrl.dqn.hyperparameters import Configuration
@@ -17,8 +18,10 @@ from jaxrl.population.devices import Hardware, configure
 from jaxrl.population.plan import Agent, Budget, Plan, make_plan
 from jaxrl.rundir import SPECIFICATION
 from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
-from jaxrl.search.samplers import SAMPLERS
-from jaxrl.search.space import check_parameter, check_seed, load_space
+from jaxrl.search.models import MODELS, Told
+from jaxrl.search.parameters import check_parameter, check_seed
+from jaxrl.search.space import Space, load_space, parse_space
+from jaxrl.search.study import Proposer
 from jaxrl.search.table import read_table
 from jaxrl.tracking.projection import Description
 
@@ -27,20 +30,26 @@ MAX_EPISODES = 1_000_000
 FINALIST_EPISODES = 1_000
 """Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
 _COUNTS = (
-    *("configs", "generations", "seeds", "final_seeds"),
+    *("configs", "seeds", "final_seeds"),
     *("steps", "eval_episodes", "final_episodes"),
 )
+_LEARNED_IN, _LARGEST_LEARNED = 8, 64
+"""Generations, by default, of a sampler that learns, and the most configurations of one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepSpec:
-    """Everything that decides a sweep's numbers. ``eval_every`` None is a twentieth of the steps."""
+    """Everything that decides a sweep's numbers.
+
+    ``eval_every`` None is a twentieth of the steps; ``generations`` None is one, or what the sampler
+    needs to learn from.
+    """
 
     space: str = "cartpole"
     configs: int = 128
     config_table: str | None = None
     sampler: str = "random"
-    generations: int = 1
+    generations: int | None = None
     pruner: str = "none"
     stop_at: float | None = None
     finalists: int = 0
@@ -61,12 +70,12 @@ class SweepSpec:
             least = int(name != "finalists")
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
-        if self.generations > self.configs:
+        if self.generations is not None and not 1 <= self.generations <= self.configs:
             raise InputError(
                 f"{self.configs} configurations cannot be drawn in {self.generations} generations: "
-                "use fewer --generations."
+                f"use --generations from 1 to {self.configs}."
             )
-        if self.config_table is not None and self.generations > 1:
+        if self.config_table is not None and self.generations is not None:
             raise InputError(
                 "--generations draws configurations and --config-table lists them: give one of the two."
             )
@@ -91,9 +100,14 @@ class SweepSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """Configurations of each generation, as equal as can be."""
-        ends = [self.configs * g // self.generations for g in range(self.generations + 1)]
-        return [end - start for start, end in itertools.pairwise(ends)]
+        """Configurations of each generation: all the same but the last, which takes the rest."""
+        count = self.generations
+        if count is None:
+            count = 1
+            if self.sampler in MODELS and self.config_table is None:
+                count = min(self.configs, max(_LEARNED_IN, -(-self.configs // _LARGEST_LEARNED)))
+        size = self.configs // count
+        return [size] * (count - 1) + [self.configs - size * (count - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +119,8 @@ class PreparedSweep:
     """Of the first generation."""
     generation: Generation
     """The first."""
+    space: Space | None
+    """From which configurations are drawn; None where a table lists them."""
     warnings: tuple[str, ...]
 
     @property
@@ -117,10 +133,11 @@ class PreparedSweep:
         """The configuration number of each agent of the first generation."""
         return self.generation.configs
 
-    def draw(self, number: int, first: int) -> Generation:
-        """The ``number``-th generation, whose first agent is the ``first``-th of the search."""
-        config = sum(self.spec.sizes[:number])
-        return _generation(self.spec, number, first, config)
+    def draw(self, number: int, first: int, told: Sequence[Told]) -> Generation:
+        """The ``number``-th generation, whose first agent is the ``first``-th of the search, after
+        what was ``told`` of the configurations before."""
+        assert self.space is not None
+        return _generation(self.spec, number, first, _drawn(self.spec, self.space, number, told))
 
     def finalists(self, number: int, first: int, chosen: Mapping[int, Configuration]) -> Generation:
         """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
@@ -140,12 +157,17 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     Raises:
         InputError: anything in the specification cannot be used.
     """
-    return _prepared(spec, _generation(spec, 0, 0, 0))
+    if spec.config_table is not None:
+        return _prepared(spec, None, _generation(spec, 0, 0, _listed(spec, spec.config_table)))
+    space = load_space(spec.space).fix(spec.fixed)
+    return _prepared(spec, space, _generation(spec, 0, 0, _drawn(spec, space, 0, ())))
 
 
-def _generation(spec: SweepSpec, number: int, first: int, config: int) -> Generation:
-    rows = _values(spec, number)
+def _generation(
+    spec: SweepSpec, number: int, first: int, rows: Sequence[Mapping[str, Any]]
+) -> Generation:
     configs, agents = [], []
+    config = sum(spec.sizes[:number])
     for place, row in enumerate(rows):
         values = {name: value for name, value in row.items() if name != "seed"}
         configuration = Configuration.create(values, spec.steps)
@@ -155,7 +177,7 @@ def _generation(spec: SweepSpec, number: int, first: int, config: int) -> Genera
     return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
 
 
-def _prepared(spec: SweepSpec, generation: Generation) -> PreparedSweep:
+def _prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> PreparedSweep:
     hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
     plan = _plan(spec, generation, hardware)
     configurations = generation.configurations.values()
@@ -166,7 +188,7 @@ def _prepared(spec: SweepSpec, generation: Generation) -> PreparedSweep:
             f"{idle} of {len(configurations)} configurations never train: their learning_starts is "
             f"not below the {spec.steps} steps.",
         )
-    return PreparedSweep(spec, plan, generation, warnings)
+    return PreparedSweep(spec, plan, generation, space, warnings)
 
 
 def _plan(spec: SweepSpec, generation: Generation, hardware: Hardware) -> Plan:
@@ -179,26 +201,29 @@ def _plan(spec: SweepSpec, generation: Generation, hardware: Hardware) -> Plan:
         raise InputError(
             f"--pruner {spec.pruner} judges a generation as a whole, and {len(plan.agents)} agents "
             f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use --generations "
-            f"{len(plan.waves) * spec.generations}, or fewer --configs."
+            f"{len(plan.waves) * len(spec.sizes)}, or fewer --configs."
         )
     return plan
 
 
-def _values(spec: SweepSpec, generation: int) -> list[dict[str, Any]]:
+def _listed(spec: SweepSpec, table: str) -> list[dict[str, Any]]:
     """The values of each configuration by name, ``seed`` among them where it is given."""
-    if spec.config_table is not None:
-        rows = read_table(spec.config_table)
-        if spec.seeds > 1 and any("seed" in row for row in rows):
-            raise InputError(
-                f"the table {spec.config_table} has a seed column, which names the one seed of each "
-                f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
-            )
-        fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
-        return [{**row, **fixed} for row in rows]
-    space = load_space(spec.space).fix(spec.fixed)
-    before, count = sum(spec.sizes[:generation]), spec.sizes[generation]
-    points = SAMPLERS[spec.sampler](spec.seed, spec.configs, len(space.varying))
-    return [space.at(point) for point in points[before : before + count]]
+    rows = read_table(table)
+    if spec.seeds > 1 and any("seed" in row for row in rows):
+        raise InputError(
+            f"the table {table} has a seed column, which names the one seed of each "
+            f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
+        )
+    fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
+    return [{**row, **fixed} for row in rows]
+
+
+def _drawn(
+    spec: SweepSpec, space: Space, generation: int, told: Sequence[Told]
+) -> list[dict[str, Any]]:
+    """The same of what a sampler proposes."""
+    proposer = Proposer(space, spec.sampler, spec.seed, spec.configs)
+    return proposer.ask(generation, spec.sizes[generation], told)
 
 
 def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
@@ -226,6 +251,7 @@ def to_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
         "versions": _versions(),
         "platform": sweep.plan.hardware.platform,
         "device": sweep.plan.hardware.description,
+        "parameters": None if sweep.space is None else yaml.safe_load(sweep.space.to_yaml()),
         **dataclasses.asdict(description),
     }
 
@@ -239,6 +265,7 @@ class SavedSweep:
     platform: str
     versions: Mapping[str, str | None]
     description: Description
+    space: Space | None
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "SavedSweep":
@@ -257,6 +284,7 @@ class SavedSweep:
                 content["platform"],
                 content["versions"],
                 Description(**{name: content[name] for name in fields}),
+                parse_space(content["parameters"]) if content["parameters"] else None,
             )
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
@@ -293,7 +321,7 @@ class SavedSweep:
         pairs = zip(said.configs, said.seeds, strict=True)
         agents = tuple(Agent(configurations[config], seed) for config, seed in pairs)
         generation = Generation(0, SEARCH, 0, agents, tuple(said.configs))
-        sweep = _prepared(self.spec, generation)
+        sweep = _prepared(self.spec, self.space, generation)
         here = sweep.plan.hardware.platform
         if here != self.platform:
             raise InputError(

@@ -19,9 +19,9 @@ from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import SELECTIONS
-from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.show import list_spaces, sample
 from jaxrl.search.space import check_parameter, load_space, packaged
+from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
@@ -41,12 +41,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a packaged space ({', '.join(packaged())}) or a YAML file ({default.space})",
     )
     what.add_argument("--configs", type=int, help=f"configurations to draw ({default.configs})")
-    what.add_argument("--sampler", choices=sorted(SAMPLERS), help=f"({default.sampler})")
+    what.add_argument("--sampler", choices=SAMPLER_NAMES, help=f"({default.sampler})")
     what.add_argument(
         "--generations",
         type=int,
-        help="in which --configs are drawn, each after the results of those before "
-        f"({default.generations})",
+        metavar="G",
+        help="in which --configs are drawn, each after the results of those before (1, or as many "
+        "as the sampler needs)",
     )
     what.add_argument(
         "--config-table", metavar="FILE", help="explicit configurations, CSV or JSON, instead"
@@ -140,7 +141,7 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of a specification that were given on the command line."""
     if args.config_table is not None:
-        for option in ("space", "configs", "sampler"):
+        for option in ("space", "configs", "sampler", "generations"):
             if getattr(args, option) is not None:
                 raise InputError(
                     f"--{option} draws configurations and --config-table lists them: "

@@ -16,6 +16,7 @@ from jaxrl.tracking.journal import Journal
 def run_dir(tmp_path):
     """Of two configurations with two seeds, and one, half way."""
     sweep = {"spec": {"steps": 100}, "configs": [0, 0, 1], "seeds": [5, 6, 5]}
+    sweep["parameters"] = None
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     return tmp_path
 

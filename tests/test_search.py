@@ -202,7 +202,7 @@ def test_a_search_stops_when_its_target_is_reached(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--generations", "0"], "generations is 0; it must be 1 or more"),
+        (["--generations", "0"], "8 configurations cannot be drawn in 0 generations"),
         (["--generations", "9"], "8 configurations cannot be drawn in 9 generations"),
         (["--finalists", "-1"], "finalists is -1; it must be 0 or more"),
         (["--final-seeds", "0"], "final_seeds is 0; it must be 1 or more"),

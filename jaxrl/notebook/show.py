@@ -16,7 +16,6 @@ from jaxrl.notebook.stop import stops
 from jaxrl.report.data import Curves
 from jaxrl.report.pictures import draw_curves, draw_importances, importances
 
-
 CURVES = "evaluation returns of the population against environment steps"
 
 

@@ -45,9 +45,8 @@ class Curves:
             sweep = json.loads((run_dir / "sweep.json").read_text("utf-8"))
             steps = int(sweep["spec"]["steps"])
             configs, seeds = list(sweep["configs"]), list(sweep["seeds"])
-            generations = sweep["spec"].get("generations", 1)
             agents = len(seeds)
-            if generations > 1:
+            if sweep["parameters"] is not None:  # a table is one generation
                 agents = sweep["spec"]["configs"] * sweep["spec"]["seeds"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(

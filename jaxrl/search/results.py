@@ -13,6 +13,7 @@ import scipy.stats
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Agent
 from jaxrl.population.report import Report
+from jaxrl.search.models import Told
 from jaxrl.search.table import RESULT_COLUMNS, format_cell
 
 SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
@@ -167,6 +168,21 @@ class Results:
             return math.nan
         return float(
             np.mean([max(v for s, v in r.evaluations.items() if s <= step) for r in seeds])
+        )
+
+    def told(self) -> list[Told]:
+        """What a sampler learns of every configuration, in their order."""
+        return [self._told(seeds) for _, seeds in sorted(self._by_config.items())]
+
+    def _told(self, seeds: Sequence[Result]) -> Told:
+        first = seeds[0]
+        steps = set[int].intersection(*(set(result.evaluations) for result in seeds))
+        is_sound = not any(result.diverged for result in seeds)
+        return Told(
+            values={**dataclasses.asdict(first.agent.configuration), "seed": first.agent.seed},
+            score=float(np.mean([self.score(r) for r in seeds])) if is_sound else None,
+            pruned_at=first.env_steps if first.status == "pruned" else None,
+            intermediate={s: float(np.mean([r.evaluations[s] for r in seeds])) for s in steps},
         )
 
     def to_csv(self) -> str:
