@@ -6,6 +6,7 @@ import math
 import pathlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxrl.best import BestPolicies
 from jaxrl.errors import InputError
 from jaxrl.lease import Lease
+from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
 from jaxrl.search.generation import FINALISTS, Generation
@@ -165,7 +167,8 @@ class _Search:
             with storage_errors(self._directory):
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
-            books = Books(self._directory, journal, lease, self._recorded, self._checkpoint_every)
+            every, store = self._checkpoint_every, ProgramStore()
+            books = Books(self._directory, journal, lease, self._recorded, every, store)
             return self._search(books, is_new)
         finally:
             lease.release()
@@ -237,6 +240,7 @@ class _Search:
         spec = self._sweep.spec
         if last.stage == FINALISTS:
             return False
+        began = time.monotonic()
         if number < len(spec.sizes) and not self._results.has_reached(spec.stop_at):
             generation = self._sweep.draw(number, first, self._results.told())
         elif chosen := self._results.sound(spec.finalists):
@@ -245,7 +249,8 @@ class _Search:
         else:
             return False
         with storage_errors(self._directory):
-            books.journal.append("generation", **generation.to_record())
+            seconds = round(time.monotonic() - began, 3)
+            books.journal.append("generation", **generation.to_record(), sampler_seconds=seconds)
         self._begin(generation)
         return True
 

@@ -148,7 +148,8 @@ class PreparedSweep:
 
     def plan_of(self, generation: Generation) -> Plan:
         """How a generation is trained, on the devices of the first."""
-        return _plan(self.spec, generation, self.plan.hardware)
+        first = self.plan
+        return _plan(self.spec, generation, first.env, first.hardware, first.capacity)
 
 
 def prepare(spec: SweepSpec) -> PreparedSweep:
@@ -179,7 +180,7 @@ def _generation(
 
 def _prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> PreparedSweep:
     hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
-    plan = _plan(spec, generation, hardware)
+    plan = _plan(spec, generation, environment.make(spec.env), hardware)
     configurations = generation.configurations.values()
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
     warnings: tuple[str, ...] = ()
@@ -191,11 +192,17 @@ def _prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> P
     return PreparedSweep(spec, plan, generation, space, warnings)
 
 
-def _plan(spec: SweepSpec, generation: Generation, hardware: Hardware) -> Plan:
+def _plan(
+    spec: SweepSpec,
+    generation: Generation,
+    env: environment.Environment,
+    hardware: Hardware,
+    least_capacity: int = 1,
+) -> Plan:
     budget, is_final = spec.budget, generation.stage == FINALISTS
     if is_final:
         budget = dataclasses.replace(budget, final_episodes=FINALIST_EPISODES)
-    plan = make_plan(generation.agents, budget, environment.make(spec.env), hardware)
+    plan = make_plan(generation.agents, budget, env, hardware, least_capacity)
     if spec.pruner != "none" and not is_final and len(plan.waves) > 1:
         needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
         raise InputError(

@@ -14,6 +14,7 @@ from jaxrl.errors import SweepError, brief
 from jaxrl.lease import Lease
 from jaxrl.population.layout import Layout
 from jaxrl.population.plan import Plan
+from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.population.snapshot import Control
 from jaxrl.population.train import train
@@ -50,7 +51,7 @@ class Display(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Books:
-    """Where everything is written."""
+    """What the generations of a sweep have in common: where everything is written, and programs."""
 
     directory: RunDirectory
     journal: Journal
@@ -58,6 +59,7 @@ class Books:
     recorded: set[tuple[str, int, int]]
     """Kind, step and first agent of the reports in the journal."""
     checkpoint_every: float | None
+    store: ProgramStore
 
 
 @contextlib.contextmanager
@@ -151,7 +153,8 @@ class Training:
         display.start(plan, self._results, follower, steps.tolist(), title)
         checkpoints.start()
         rungs = self._pruner.rungs[passed:] if self._pruner else ()
-        reports = train(plan, self._control, saved, finished, rungs, layout)
+        store = self._books.store
+        reports = train(plan, self._control, saved, finished, rungs, layout, store)
         try:
             with contextlib.closing(reports), storage_errors(self._books.directory):
                 self._judge()

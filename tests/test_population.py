@@ -241,10 +241,10 @@ def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
     trained = threading.Event()
     use = train_module.Programs.use
 
-    def use_after_the_other_trained(programs, compiled):
-        if programs.functions.shape.minibatch_rows == 8 and "start" in compiled:
+    def use_after_the_other_trained(programs, stage, compiled):
+        if programs.functions.shape.minibatch_rows == 8 and stage == "training":
             assert trained.wait(60)
-        use(programs, compiled)
+        use(programs, stage, compiled)
 
     monkeypatch.setattr(train_module.Programs, "use", use_after_the_other_trained)
     population = [

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.compiling import Compiler
 from jaxrl.population.devices import configure
 from jaxrl.population.layout import Layout
 from jaxrl.population.plan import Agent, Budget, make_plan
+from jaxrl.population.program import ProgramStore
 from jaxrl.population.snapshot import Control
 from jaxrl.population.train import train
 
+ENV = make("CartPole-v1")
 STEPS = 4000
 SMALL = {"hidden_sizes": [8], "buffer_size": 5000, "learning_starts": 100, "train_freq": 7}
 LARGE = {**SMALL, "hidden_sizes": [128, 128], "gradient_steps": 1, "train_freq": 16}
@@ -24,7 +27,7 @@ def plan_of(small=11, large=3):
     agents = [Agent(Configuration.create(SMALL, STEPS), seed) for seed in range(small)]
     agents += [Agent(Configuration.create(LARGE, STEPS), seed) for seed in range(large)]
     budget = Budget(STEPS, eval_every=500, eval_episodes=2, final_episodes=3)
-    return make_plan(agents, budget, make("CartPole-v1"), configure("cpu"))
+    return make_plan(agents, budget, ENV, configure("cpu"))
 
 
 def trained(plan, decisions, **options):
@@ -93,6 +96,18 @@ def test_nobody_passes_a_rung_before_it_is_decided():
                 assert furthest == 1500
                 control.decide(1500, ())
     assert furthest == STEPS
+
+
+def test_another_generation_of_the_same_shapes_compiles_nothing(monkeypatch):
+    compiled, store, whole = [], ProgramStore(), Compiler._compile
+    monkeypatch.setattr(
+        Compiler, "_compile", lambda self, traced: compiled.append(1) or whole(self, traced)
+    )
+    first = [r for r in train(plan_of(3, 1), store=store) if r.final is not None]
+    count = len(compiled)
+    second = [r for r in train(plan_of(5, 2), store=store) if r.final is not None]
+    assert 0 < count == len(compiled)
+    assert first[0].shapes_ready == second[0].shapes_ready == 2
 
 
 @settings(deadline=None)

@@ -24,13 +24,14 @@ class Compiler:
     def __init__(self, programs: Sequence[Programs], control: Control) -> None:
         self._programs = programs
         self._control = control
-        self._ready: set[tuple[str, Programs]] = set()
 
     def run(self) -> None:
         """Until everything is compiled, or the training is stopped."""
         with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
             ready = []
             for stage, programs in itertools.product(Programs.STAGES, self._programs):
+                if stage in programs.ready:
+                    continue
                 traced, tree = jax.tree.flatten(getattr(programs, stage)())
                 compiling = [pool.submit(self._compile, program) for program in traced]
                 ready.append(pool.submit(self._use, stage, programs, tree, compiling))
@@ -41,7 +42,7 @@ class Compiler:
 
     def has(self, stage: str, programs: Programs) -> bool:
         """Whether a stage is ready; to be called with the lock of ``control.changed``."""
-        return (stage, programs) in self._ready
+        return stage in programs.ready
 
     def wait(self, stage: str, programs: Programs) -> bool:
         """Waits until a stage is ready; false where the training is stopped before."""
@@ -55,7 +56,7 @@ class Compiler:
         """Of how many shapes agents can be trained."""
         training = Programs.STAGES[0]
         with self._control.changed:
-            return len({p.functions.shape for stage, p in self._ready if stage == training})
+            return len({p.functions.shape for p in self._programs if training in p.ready})
 
     def _compile(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
         return None if self._control.stopping else traced.compile()
@@ -71,7 +72,6 @@ class Compiler:
         compiled = [one.result() for one in compiling]
         if self._control.stopping:
             return  # some may not have been compiled
-        programs.use(tree.unflatten(compiled))
+        programs.use(stage, tree.unflatten(compiled))
         with self._control.changed:
-            self._ready.add((stage, programs))
             self._control.changed.notify_all()

@@ -199,9 +199,17 @@ def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> fl
 
 
 def make_plan(
-    agents: Sequence[Agent], budget: Budget, env: Environment, hardware: Hardware
+    agents: Sequence[Agent],
+    budget: Budget,
+    env: Environment,
+    hardware: Hardware,
+    least_capacity: int = 1,
 ) -> Plan:
     """Groups ``agents`` into cohorts of one shape and cadence, cut into tiles.
+
+    Args:
+        least_capacity: rows of replay at least, though these agents need fewer: programs that were
+            compiled for others can be used again.
 
     Raises:
         InputError: not even a tile fits in memory, with what it needs and what is free.
@@ -223,7 +231,7 @@ def make_plan(
         env=env,
         hardware=hardware,
         cohorts=tuple(cohorts),
-        capacity=min(largest, budget.steps),
+        capacity=min(max(largest, least_capacity), budget.steps),
     )
     _check_memory(plan)
     return plan

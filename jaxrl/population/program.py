@@ -41,6 +41,8 @@ class Programs(abc.ABC):
         self.functions = functions
         self.device = device
         self.cadences = tuple(cadences)
+        self.ready: set[str] = set()
+        """Stages that have been compiled."""
 
     def training(self) -> dict[str, Any]:
         """What starts a tile and takes it through its steps: a tree of traced programs by name."""
@@ -58,13 +60,14 @@ class Programs(abc.ABC):
         params = tile.best_params
         return {"finish": self._trace(self.functions.finish, params, params, *inputs, donate=False)}
 
-    def use(self, compiled: dict[str, Any]) -> None:
+    def use(self, stage: str, compiled: dict[str, Any]) -> None:
         """Takes over what a stage gave, compiled."""
         self.__dict__.update(compiled)
+        self.ready.add(stage)
 
     def compile(self, stage: str) -> None:
         """Traces and compiles a stage, one program after another."""
-        self.use(jax.tree.map(lambda traced: traced.compile(), getattr(self, stage)()))
+        self.use(stage, jax.tree.map(lambda traced: traced.compile(), getattr(self, stage)()))
 
     def advance(
         self,
@@ -195,7 +198,19 @@ class FixedPrograms(Programs):
                 start = end
 
 
-def programs(functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]) -> Programs:
-    """The programs that suit ``device``."""
-    kind: type[Programs] = RuntimePrograms if device.platform == "cpu" else FixedPrograms
-    return kind(functions, device, cadences)
+class ProgramStore:
+    """Programs by what they are for, so that one generation uses what another compiled."""
+
+    def __init__(self) -> None:
+        self._programs: dict[tuple[Any, ...], Programs] = {}
+
+    def get(
+        self, functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]
+    ) -> Programs:
+        """The programs that suit ``device``, perhaps not yet compiled."""
+        if device.platform == "cpu":
+            return self._programs.setdefault(
+                (functions, device), RuntimePrograms(functions, device, cadences)
+            )
+        key = (functions, device, frozenset(cadences))
+        return self._programs.setdefault(key, FixedPrograms(functions, device, cadences))

@@ -23,7 +23,7 @@ from jaxrl.population.compiling import Compiler
 from jaxrl.population.inputs import normalisation, tile_inputs
 from jaxrl.population.layout import Layout, TilePlace, gather
 from jaxrl.population.plan import Plan, tile_seconds
-from jaxrl.population.program import Programs, programs
+from jaxrl.population.program import Programs, ProgramStore
 from jaxrl.population.report import Report, Rung, evaluation_values, moments
 from jaxrl.population.snapshot import Control, SavedTile, Snapshot, restore, take_snapshot
 from jaxrl.population.tile import Tile, TileFunctions
@@ -45,6 +45,7 @@ def train(
     finished: Collection[int] = (),
     rungs: Collection[int] = (),
     layout: Layout | None = None,
+    store: ProgramStore | None = None,
 ) -> Generator[Report, None, None]:
     """Trains every agent of ``plan``, from the first step to the final evaluation.
 
@@ -59,8 +60,14 @@ def train(
             has one wave.
         layout: of the tiles, where they have passed some rungs already; those that are left are in
             ``rungs``.
+        store: of programs, for who trains more than one plan.
     """
-    run = _Run(plan, control or Control(), layout or Layout.of(plan), saved, finished, rungs)
+    control, layout, store = (
+        control or Control(),
+        layout or Layout.of(plan),
+        store or ProgramStore(),
+    )
+    run = _Run(plan, control, layout, saved, finished, rungs, store)
     run.start()
     try:
         yield from run.reports()
@@ -103,6 +110,7 @@ class _Run:
         saved: Mapping[int, SavedTile],
         finished: Collection[int],
         rungs: Collection[int],
+        store: ProgramStore,
     ) -> None:
         self._plan = plan
         self._control = control
@@ -111,7 +119,7 @@ class _Run:
         self._rungs = sorted(rungs)
         assert not self._rungs or len(plan.waves) == 1
         self._programs = {
-            (shape, device): programs(self._functions(shape), device, plan.cadences(shape))
+            (shape, device): store.get(self._functions(shape), device, plan.cadences(shape))
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
