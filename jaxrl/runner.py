@@ -7,7 +7,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxrl.lease import Lease
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
+from jaxrl.search.finalists import Finalist, compare, to_json
 from jaxrl.search.generation import FINALISTS, Generation
 from jaxrl.search.pruners import make_pruner
 from jaxrl.search.results import Results
@@ -26,7 +27,8 @@ from jaxrl.specification import (
     PreparedSweep,
     SavedSweep,
     describe,
-    to_json,
+    reward_threshold,
+    sweep_json,
 )
 from jaxrl.tracking.journal import Journal, Record, read
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
@@ -46,8 +48,8 @@ class Outcome:
     directory: RunDirectory
     status: str
     """``finished`` or ``killed``."""
-    finalists: Results | None = None
-    """Of the best configurations on fresh seeds, where these were trained."""
+    finalists: Sequence[Finalist] = ()
+    """The best configurations on fresh seeds, where these were trained, the winner first."""
     signal: int | None = None
     """What ended it before its time."""
     was_finished: bool = False
@@ -86,7 +88,7 @@ def begin(
         for line in session.tracker.connect():
             display.say(line)
     directory = RunDirectory.make(run_dir)
-    directory.write_json(SPECIFICATION, to_json(sweep, description))
+    directory.write_json(SPECIFICATION, sweep_json(sweep, description))
     return _Search(sweep, directory, session, display, checkpoint_every).run(is_new=True)
 
 
@@ -143,8 +145,8 @@ class _Search:
         self._display = display
         self._checkpoint_every = checkpoint_every
         spec = sweep.spec
-        self._results = Results([], [], spec.final_episodes, spec.select)
-        self._finalists = Results([], [], FINALIST_EPISODES, spec.select)
+        self._results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
+        self._finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
         self._best = BestPolicies(sweep, self._results, directory)
         self._best_finalists = BestPolicies(
             sweep, self._finalists, directory, "finalists", one_each=True
@@ -239,7 +241,7 @@ class _Search:
         number, first = last.number + 1, last.first + len(last.agents)
         spec = self._sweep.spec
         if last.stage == FINALISTS:
-            return False
+            return False  # the last stage
         began = time.monotonic()
         if number < len(spec.sizes) and not self._results.has_reached(spec.stop_at):
             generation = self._sweep.draw(number, first, self._results.told())
@@ -293,6 +295,9 @@ class _Search:
             if self._finalists.of_agent:
                 directory.write(directory.finalists.name, self._finalists.to_csv().encode())
             if status == "finished" and self._finalists.of_agent:
+                rows = to_json(self._compared())
+                directory.write_json("finalists.json", rows)
+                books.journal.append("finalists", rows=rows)
                 self._best_finalists.save(self._finalists.ranking())
             else:
                 self._best.save()
@@ -300,6 +305,10 @@ class _Search:
         books.journal.close()
         if status == "finished":
             directory.remove(directory.checkpoints)
+
+    def _compared(self) -> list[Finalist]:
+        threshold = reward_threshold(self._sweep.spec.env)
+        return compare(self._results, self._finalists, threshold)
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
@@ -325,7 +334,7 @@ class _Search:
             self._results,
             self._directory,
             status,
-            finalists=self._finalists if self._finalists.of_agent else None,
+            finalists=self._compared() if status == "finished" and self._finalists.of_agent else [],
             signal=self._signals[0] if self._signals else None,
             was_finished=was_finished,
             tracked=tracked,

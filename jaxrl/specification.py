@@ -63,6 +63,7 @@ class SweepSpec:
     eval_episodes: int = 10
     final_episodes: int = 100
     select: str = "last"
+    rank_by: str = "mean"
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -233,6 +234,16 @@ def _drawn(
     return proposer.ask(generation, spec.sizes[generation], told)
 
 
+def reward_threshold(env_id: str) -> float | None:
+    """From which mean return on Gymnasium calls an environment solved, if it says so."""
+    import gymnasium
+
+    try:
+        return gymnasium.spec(env_id).reward_threshold
+    except gymnasium.error.Error:
+        return None
+
+
 def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
     """What trackers are told of a new sweep."""
     spec = dataclasses.asdict(sweep.spec)
@@ -251,7 +262,7 @@ def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
     )
 
 
-def to_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
+def sweep_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
     """The content of ``sweep.json``."""
     return {
         "spec": dataclasses.asdict(sweep.spec),

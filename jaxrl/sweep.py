@@ -18,13 +18,20 @@ from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
 from jaxrl.search.pruners import PRUNERS
-from jaxrl.search.results import SELECTIONS
+from jaxrl.search.results import AVERAGES, SELECTIONS
 from jaxrl.search.show import list_spaces, sample
 from jaxrl.search.space import check_parameter, load_space, packaged
 from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
-from jaxrl.tracking.console import ConsoleDisplay, PatientConsole, best_table, format_value, say
+from jaxrl.tracking.console import (
+    ConsoleDisplay,
+    PatientConsole,
+    best_table,
+    finalists_table,
+    format_value,
+    say,
+)
 from jaxrl.tracking.credentials import user
 from jaxrl.tracking.options import add_tracking_options, tracking_options
 from jaxrl.tracking.session import Tracking
@@ -110,6 +117,11 @@ def _add_search(parser: argparse.ArgumentParser, default: SweepSpec) -> None:
         "--pruner",
         choices=PRUNERS,
         help=f"which configurations of a generation end early ({default.pruner})",
+    )
+    how.add_argument(
+        "--rank-by",
+        choices=list(AVERAGES),
+        help=f"mean or interquartile mean over a configuration's seeds ({default.rank_by})",
     )
     how.add_argument(
         "--stop-at",
@@ -221,6 +233,9 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     if outcome.was_finished:
         say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
     console.print(best_table(results, results.ranking(), results.column))
+    if outcome.finalists:
+        say(console, "finalists, on fresh seeds (the first is the winner):")
+        console.print(finalists_table(outcome.finalists))
     if outcome.status != "finished":
         say(console, "interrupted: what was done is written, the rest has status killed")
         say(console, f"to go on: python -m jaxrl.sweep --resume {run_dir}")

@@ -86,6 +86,23 @@ def test_finalists_are_the_best_again_on_seeds_that_the_search_has_not_seen(whol
     assert all(r["learning_rate"] == chosen[r["config"]] for r in finalists)
 
 
+def test_how_finalists_compare_is_written_and_tracked(whole, lines):
+    rows_ = json.loads((whole / "finalists.json").read_text())
+    finalists = rows(whole / "finalists.csv")
+    for row in rows_:
+        mine = [
+            float(r["eval_return_mean"]) for r in finalists if int(r["config"]) == row["config"]
+        ]
+        assert row["fresh_mean"] == pytest.approx(np.mean(mine))
+        assert row["flattery"] == pytest.approx(row["search_score"] - np.mean(mine))
+    tracked = [json.loads(line) for line in lines.read_text().splitlines()]
+    winner = [u for u in tracked if u["config"] is None and "winner" in u.get("tags", {})]
+    assert winner[-1]["tags"]["winner"] == str(rows_[0]["config"])
+    values = {m["key"]: m["value"] for u in winner for m in u["metrics"]}
+    assert values["fresh_iqm"] == rows_[0]["fresh_iqm"]
+    assert "finalists.csv" in {update.get("artifact") for update in tracked}
+
+
 def test_the_best_policies_are_the_finalists_one_a_configuration_the_winner_first(whole):
     finalists = rows(whole / "finalists.csv")
     fresh = {

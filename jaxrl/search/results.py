@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,15 +69,22 @@ class Results:
         configs: the configuration number of each agent.
         final_episodes: episodes of the final evaluation.
         select: ``last`` or ``best``, see :data:`SELECTIONS`.
+        rank_by: how a configuration's seeds are averaged, see :data:`AVERAGES`.
     """
 
     def __init__(
-        self, agents: Sequence[Agent], configs: Sequence[int], final_episodes: int, select: str
+        self,
+        agents: Sequence[Agent],
+        configs: Sequence[int],
+        final_episodes: int,
+        select: str,
+        rank_by: str = "mean",
     ) -> None:
         self.of_agent: list[Result] = []
         self._final_episodes = final_episodes
         self.column = SELECTIONS[select]
         """Of the results, which ranks."""
+        self._average = AVERAGES[rank_by]
         self._by_config: dict[int, list[Result]] = {}
         self.add(agents, configs)
 
@@ -124,16 +131,17 @@ class Results:
     def agent_order(self, index: int) -> tuple[Any, ...]:
         """Sorts agents, the best first."""
         result = self.of_agent[index]
-        return _order([result], [self.score(result)], (result.config, result.agent.seed))
+        return self._order([result], [self.score(result)], (result.config, result.agent.seed))
 
     def ranking(self) -> list[int]:
-        """Configuration numbers, the best first: by the mean over its seeds of the final evaluation,
-        then of the training returns, then the lower number; those with a diverged seed last."""
+        """Configuration numbers, the best first: by the average over its seeds of the final
+        evaluation, then of the training returns, then the lower number; those with a diverged seed
+        last."""
         return sorted(self._by_config, key=self._final_order)
 
     def sound(self, count: int) -> list[int]:
         """The first ``count`` of the ranking that have a score and no diverged seed."""
-        scored = (c for c in self.ranking() if not math.isnan(self.mean(c, self.column)))
+        scored = (c for c in self.ranking() if not math.isnan(self.average(c)))
         return [c for c in scored if not any(r.diverged for r in self._by_config[c])][:count]
 
     def has_reached(self, target: float | None) -> bool:
@@ -148,7 +156,7 @@ class Results:
 
         def order(config: int) -> tuple[Any, ...]:
             seeds = self._by_config[config]
-            return _order(seeds, [r.latest_return_mean for r in seeds], (config,))
+            return self._order(seeds, [r.latest_return_mean for r in seeds], (config,))
 
         return sorted(self._by_config, key=order)
 
@@ -180,7 +188,7 @@ class Results:
         is_sound = not any(result.diverged for result in seeds)
         return Told(
             values={**dataclasses.asdict(first.agent.configuration), "seed": first.agent.seed},
-            score=float(np.mean([self.score(r) for r in seeds])) if is_sound else None,
+            score=self.average(first.config) if is_sound else None,
             pruned_at=first.env_steps if first.status == "pruned" else None,
             intermediate={s: float(np.mean([r.evaluations[s] for r in seeds])) for s in steps},
         )
@@ -194,25 +202,39 @@ class Results:
         writer.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
         return file.getvalue()
 
+    def average(self, config: int) -> float:
+        """The score of a configuration: the average over its seeds; NaN where one is missing."""
+        return self._average([self.score(result) for result in self._by_config[config]])
+
     def _final_order(self, config: int) -> tuple[Any, ...]:
         seeds = self._by_config[config]
-        return _order(seeds, [self.score(result) for result in seeds], (config,))
+        return self._order(seeds, [self.score(result) for result in seeds], (config,))
 
+    def _order(
+        self, seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]
+    ) -> tuple[Any, ...]:
+        train = [result.train_return_mean for result in seeds]
+        falling = (self._falling(scores), self._falling(train))
+        return (any(r.diverged for r in seeds), *falling, *tie)
 
-def _order(
-    seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]
-) -> tuple[Any, ...]:
-    train = [result.train_return_mean for result in seeds]
-    return (any(r.diverged for r in seeds), _falling(scores), _falling(train), *tie)
-
-
-def _falling(values: Iterable[float]) -> float:
-    """Minus the mean, so that sorting puts the highest first; a missing value comes last."""
-    mean = float(np.mean(list(values)))
-    return math.inf if math.isnan(mean) else -mean
+    def _falling(self, values: Sequence[float]) -> float:
+        """Minus the average, so that sorting puts the highest first; a missing value comes last."""
+        average = self._average(values)
+        return math.inf if math.isnan(average) else -average
 
 
 def interquartile_mean(values: Iterable[float]) -> float:
     """Mean of the middle half of ``values`` (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264):
     a quarter of them, rounded down, is cut off at each end."""
     return float(scipy.stats.trim_mean(np.asarray(list(values), float), 0.25))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+AVERAGES: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": _mean,
+    "iqm": interquartile_mean,
+}
+"""Of the scores of a configuration's seeds."""

@@ -17,6 +17,7 @@ from rich.table import Table
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Plan
 from jaxrl.population.report import Report
+from jaxrl.search.finalists import Finalist
 from jaxrl.search.results import Results
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.follower import Follower
@@ -196,6 +197,29 @@ def best_table(results: Results, ranking: Sequence[int], score: str) -> Table:
         row = results.seeds(config)[0].row
         values = " ".join(f"{name}={format_value(row[name])}" for name in varying)
         table.add_row(str(rank), str(config), *(f"{mean:.1f}" for mean in means), values)
+    return table
+
+
+def finalists_table(finalists: Sequence[Finalist]) -> Table:
+    """What the best configurations are worth on fresh seeds."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "rank",
+        "config",
+        "searched",
+        "fresh iqm",
+        "95 %",
+        "mean",
+        "solved",
+        "flattered by",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for rank, f in enumerate(finalists, start=1):
+        solved = "" if f.solved is None else f"{f.solved:.0%}"
+        interval = f"{f.fresh_low:.1f} to {f.fresh_high:.1f}"
+        numbers = (f"{value:.1f}" for value in (f.search_score, f.fresh_iqm))
+        row = (*numbers, interval, f"{f.fresh_mean:.1f}", solved, f"{f.flattery:.1f}")
+        table.add_row(str(rank), str(f.config), *row)
     return table
 
 

@@ -45,6 +45,16 @@ FRESH_FINAL_METRICS = {
 }
 """The same for a final record of finalists."""
 
+COMPARED = {
+    "search_score": "search_score",
+    "fresh_iqm": "fresh_iqm",
+    "fresh_low": "fresh_iqm_low",
+    "fresh_high": "fresh_iqm_high",
+    "solved": "fresh_solved",
+    "flattery": "flattery",
+}
+"""The same for how finalists compare."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -149,6 +159,8 @@ class Projection:
             yield from self._begin(record)
         elif kind == "rung":
             yield from self._stop(record)
+        elif kind == "finalists":
+            yield from self._compare(record)
         else:
             yield from self._report(record)
 
@@ -173,6 +185,16 @@ class Projection:
             self._ended.add(config)
             tags = {"pruned_at": str(record["step"])}
             yield RunUpdate(config, record["time"], tags=tags, status="FINISHED")
+
+    def _compare(self, record: Record) -> Iterator[RunUpdate]:
+        """The finalists' scores on fresh seeds; the winner's are the parent's too."""
+        for rank, row in enumerate(record["rows"], start=1):
+            values = {key: row[name] for name, key in COMPARED.items() if row[name] is not None}
+            metrics = [Metric(key, float(v), record["time"], 0) for key, v in values.items()]
+            yield RunUpdate(row["config"], record["time"], metrics, tags={"final_rank": str(rank)})
+            if rank == 1:
+                tags = {"winner": str(row["config"])}
+                yield RunUpdate(None, record["time"], list(metrics), tags=tags)
 
     def _report(self, record: Record) -> Iterator[RunUpdate]:
         for place, agent in enumerate(record["agents"]):

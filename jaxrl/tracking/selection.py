@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from jaxrl.errors import InputError
 from jaxrl.tracking.projection import (
+    COMPARED,
     FINAL_METRICS,
     FRESH_FINAL_METRICS,
     FRESH_METRICS,
@@ -27,7 +28,7 @@ REQUESTS_PER_RUN = 3
 """To create one, to send one batch and to end it."""
 _KEYS = tuple(
     key
-    for names in (METRICS, FINAL_METRICS, FRESH_METRICS, FRESH_FINAL_METRICS)
+    for names in (METRICS, FINAL_METRICS, FRESH_METRICS, FRESH_FINAL_METRICS, COMPARED)
     for key in names.values()
 )
 _SCORES = (METRICS["eval_return_mean"], FINAL_METRICS["last_mean"])
