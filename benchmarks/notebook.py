@@ -53,8 +53,7 @@ def once(folder: pathlib.Path) -> float:
         user, password = service.login("sweep")
         book = nbformat.read(make_notebook.NOTEBOOK, as_version=4)
         make_notebook.with_values(book, {"GO_ON_WITH_THE_CPU": True, "CONNECT": "secret"})
-        for cell in book.cells:
-            cell.source = "\n".join(x for x in cell.source.split("\n") if not x.startswith("%pip"))
+        make_notebook.without_install(book)
         nbformat.write(book, folder / "notebook.ipynb")
         stub = folder / "google" / "colab"
         stub.mkdir(parents=True)

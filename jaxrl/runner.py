@@ -15,9 +15,11 @@ import numpy as np
 from jaxrl.best import BestPolicies
 from jaxrl.errors import InputError
 from jaxrl.lease import Lease
+from jaxrl.population.cost import operations
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
+from jaxrl.search.cost import Cost, costs, to_csv
 from jaxrl.search.finalists import Finalist, compare, to_json
 from jaxrl.search.generation import FINALISTS, Generation
 from jaxrl.search.pruners import make_pruner
@@ -50,6 +52,8 @@ class Outcome:
     """``finished`` or ``killed``."""
     finalists: Sequence[Finalist] = ()
     """The best configurations on fresh seeds, where these were trained, the winner first."""
+    costs: Sequence[Cost] = ()
+    """Of every configuration."""
     signal: int | None = None
     """What ended it before its time."""
     was_finished: bool = False
@@ -198,6 +202,11 @@ class _Search:
             elif kind in ("evaluation", "final"):
                 results, shift = self._place(self._generations[-1])
                 results.update(_as_report(last, shift - self._generations[-1].first))
+                for agent, seconds in zip(
+                    last["agents"], last["metrics"]["device_seconds"], strict=True
+                ):
+                    place = agent - self._generations[-1].first + shift
+                    results.of_agent[place].device_seconds = seconds
                 self._recorded.add((kind, last["step"], last["agents"][0]))
         return last
 
@@ -292,6 +301,7 @@ class _Search:
             contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
         ):
             directory.write(directory.results.name, self._results.to_csv().encode())
+            directory.write("costs.csv", to_csv(self._costs()).encode())
             if self._finalists.of_agent:
                 directory.write(directory.finalists.name, self._finalists.to_csv().encode())
             if status == "finished" and self._finalists.of_agent:
@@ -309,6 +319,11 @@ class _Search:
     def _compared(self) -> list[Finalist]:
         threshold = reward_threshold(self._sweep.spec.env)
         return compare(self._results, self._finalists, threshold)
+
+    def _costs(self) -> list[Cost]:
+        spec, env = self._sweep.spec, self._sweep.plan.env
+        chosen = {r.config: r.agent.configuration for r in self._results.of_agent}
+        return costs(self._results, {c: operations(v, env, spec.steps) for c, v in chosen.items()})
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
@@ -335,6 +350,7 @@ class _Search:
             self._directory,
             status,
             finalists=self._compared() if status == "finished" and self._finalists.of_agent else [],
+            costs=self._costs(),
             signal=self._signals[0] if self._signals else None,
             was_finished=was_finished,
             tracked=tracked,

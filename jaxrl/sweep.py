@@ -233,6 +233,12 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     if outcome.was_finished:
         say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
     console.print(best_table(results, results.ranking(), results.column))
+    front = sorted((c for c in outcome.costs if c.on_front), key=lambda c: -c.score)
+    if len(outcome.costs) > 1 and front:
+        shown = (
+            f"{c.score:.1f} for {c.operations / 1e9:,.0f} (config {c.config})" for c in front[:5]
+        )
+        say(console, f"score for cost, in 10⁹ operations: {', '.join(shown)}; all in costs.csv")
     if outcome.finalists:
         say(console, "finalists, on fresh seeds (the first is the winner):")
         console.print(finalists_table(outcome.finalists))

@@ -181,6 +181,8 @@ class Training:
             if metrics is None:
                 continue
             agents = report.agents + self._generation.first
+            spent = [self._result(i).device_seconds for i in report.agents]
+            metrics = {**metrics, "device_seconds": np.array(spent)}
             if (kind, report.step, agents[0]) not in recorded:
                 self._books.journal.append(kind, step=report.step, agents=agents, metrics=metrics)
         if report.evaluation is not None:

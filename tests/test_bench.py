@@ -8,9 +8,10 @@ import pytest
 from jaxrl.bench import main, overtaking
 from jaxrl.benchmark import processes
 from jaxrl.benchmark.measure import populations
-from jaxrl.benchmark.workloads import WORKLOADS, updates, useful_flops
+from jaxrl.benchmark.workloads import WORKLOADS
 from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.cost import operations, updates
 
 
 @pytest.fixture
@@ -118,9 +119,9 @@ def test_updates_are_counted_by_hand():
 
 def test_useful_arithmetic_is_that_of_the_anchors():
     workload = WORKLOADS["w1"]
-    agents = workload.agents(2)
+    configuration = workload.agents(1)[0].configuration
     one_update = 4 * 128 * 2 * (4 * 64 + 64 * 64 + 64 * 2)
-    assert useful_flops(agents, make("CartPole-v1"), 50_000) == 2 * 4_000 * one_update
+    assert operations(configuration, make("CartPole-v1"), 50_000) == 4_000 * one_update
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -16,8 +16,9 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jaxrl.benchmark.workloads import WORKLOADS, Workload, updates, useful_flops
+from jaxrl.benchmark.workloads import WORKLOADS, Workload
 from jaxrl.errors import InputError
+from jaxrl.population.cost import operations, updates
 from jaxrl.population.devices import Hardware, configure
 from jaxrl.population.plan import Plan, make_plan
 from jaxrl.population.train import train
@@ -91,7 +92,7 @@ def measure(
     runs = [run_once(plan) for _ in range(1 + repeats)]
     timed = runs[1:] or runs
     seconds = statistics.median(run[1] for run in timed)
-    flops = useful_flops(agents, env, workload.steps)
+    flops = sum(operations(agent.configuration, env, workload.steps) for agent in agents)
     made = sum(updates(agent.configuration, workload.steps) for agent in agents)
     stats = [device.memory_stats() or {} for device in set(hardware.devices)]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,22 +105,3 @@ WORKLOADS = {
     ),
 }
 """``benchmarks/README.md`` describes them; the long ones are W1 for more steps, keeping few or all."""
-
-
-def updates(configuration: Configuration, steps: int) -> int:
-    """Updates that an agent makes in its first ``steps`` steps."""
-    train_freq, gradient_steps = configuration.cadence
-    rounds = steps // train_freq - min(configuration.learning_starts, steps) // train_freq
-    return rounds * gradient_steps
-
-
-def useful_flops(agents: Sequence[Agent], env: Environment, steps: int) -> float:
-    """Floating-point operations of the updates' matrix products: the target network's forward pass,
-    the online network's, and a backward pass of two; acting and everything else not counted."""
-    total = 0.0
-    for configuration in (agent.configuration for agent in agents):
-        widths = (env.observation_size, *configuration.hidden_sizes, env.num_actions)
-        products = sum(a * b for a, b in itertools.pairwise(widths))
-        batch = configuration.batch_size
-        total += updates(configuration, steps) * 4 * batch * 2 * products
-    return total

@@ -36,9 +36,10 @@ class Result:
     diverged: bool = False
     status: str = "killed"
     """``killed`` until the agent is finished, was pruned or has diverged."""
+    device_seconds: float = 0.0
+    """Of training and evaluating, its share of each tile's; as the next not in ``results.csv``."""
     evaluations: dict[int, float] = dataclasses.field(default_factory=dict)
-    """Mean returns of the evaluations during training, by step, as the next not in
-    ``results.csv``."""
+    """Mean returns of the evaluations during training, by step."""
 
     @property
     def latest_return_mean(self) -> float:
@@ -100,6 +101,7 @@ class Results:
         for place, index in enumerate(report.agents):
             result = self.of_agent[index]
             result.env_steps = report.step
+            result.device_seconds += report.seconds / len(report.agents)
             if report.evaluation is not None:
                 values = {name: column[place] for name, column in report.evaluation.items()}
                 result.evaluations[report.step] = float(values["eval_return_mean"])

@@ -23,6 +23,7 @@ METRICS = {
     "grad_norm": "train/grad_norm",
     "eval_return_mean": "eval/return_mean",
     "eval_return_std": "eval/return_std",
+    "device_seconds": "cost/device_seconds",
 }
 """A tracker's names for what an evaluation record holds."""
 
@@ -215,7 +216,7 @@ class Projection:
         if self._is_final:
             names = FRESH_FINAL_METRICS if is_over else FRESH_METRICS
         for name, key in names.items():
-            finite = [values[name] for values in sound if values[name] is not None]
+            finite = [values[name] for values in sound if values.get(name) is not None]
             if finite:
                 mean = float(np.mean(finite))
                 update.metrics.append(Metric(key, mean, record["time"], record["step"]))

@@ -1,0 +1,22 @@
+"""What an agent costs, known before it is trained."""
+
+import itertools
+
+from jaxrl.dqn.environment import Environment
+from jaxrl.dqn.hyperparameters import Configuration
+
+
+def updates(configuration: Configuration, steps: int) -> int:
+    """Updates that an agent makes in its first ``steps`` steps."""
+    train_freq, gradient_steps = configuration.cadence
+    rounds = steps // train_freq - min(configuration.learning_starts, steps) // train_freq
+    return rounds * gradient_steps
+
+
+def operations(configuration: Configuration, env: Environment, steps: int) -> float:
+    """Floating-point operations of an agent's updates, their matrix products: the target network's
+    forward pass, the online network's, and a backward pass of two; acting and everything else not
+    counted."""
+    widths = (env.observation_size, *configuration.hidden_sizes, env.num_actions)
+    products = sum(a * b for a, b in itertools.pairwise(widths))
+    return updates(configuration, steps) * 4.0 * configuration.batch_size * 2 * products

@@ -1,0 +1,62 @@
+"""Score against cost: what each configuration took, and which are worth it."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from jaxrl.search.results import Results
+from jaxrl.search.table import format_cell
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """A configuration's score and cost, all its seeds together."""
+
+    config: int
+    score: float
+    operations: float
+    """Of the updates of a whole training, known before: floating-point operations."""
+    device_seconds: float
+    """Measured; less than a whole training's where it was stopped early."""
+    on_front: bool
+    """Whether no other has at least this score for fewer operations."""
+
+
+def costs(results: Results, operations: Mapping[int, float]) -> list[Cost]:
+    """Of every configuration, in the order of their numbers.
+
+    Args:
+        operations: of one seed, by configuration.
+    """
+    found = {}
+    for config, each in sorted(operations.items()):
+        seeds = results.seeds(config)
+        score = math.nan if any(r.diverged for r in seeds) else results.average(config)
+        spent = sum(result.device_seconds for result in seeds)
+        found[config] = (score, each * len(seeds), spent)
+    front = _front({c: (score, ops) for c, (score, ops, _) in found.items()})
+    return [Cost(config, *values, on_front=config in front) for config, values in found.items()]
+
+
+def to_csv(rows: Sequence[Cost]) -> str:
+    """``costs.csv``."""
+    file = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Cost)]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([format_cell(getattr(row, name)) for name in names] for row in rows)
+    return file.getvalue()
+
+
+def _front(points: Mapping[int, tuple[float, float]]) -> set[int]:
+    """Who is on the Pareto front of (score, operations); of equals the lower number."""
+    front, best = set(), -math.inf
+    scored = [config for config, (score, _) in points.items() if not math.isnan(score)]
+    for config in sorted(scored, key=lambda c: (points[c][1], -points[c][0], c)):
+        score = points[config][0]
+        if score > best:
+            front.add(config)
+            best = score
+    return front
