@@ -17,13 +17,14 @@ from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError, SweepError
 from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
+from jaxrl.saved import SavedSweep
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import AVERAGES, SELECTIONS
 from jaxrl.search.show import list_spaces, sample
 from jaxrl.search.space import check_parameter, load_space, packaged
 from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import parse_cell
-from jaxrl.specification import PreparedSweep, SavedSweep, SweepSpec, prepare
+from jaxrl.specification import PreparedSweep, SweepSpec, prepare
 from jaxrl.tracking.console import (
     ConsoleDisplay,
     PatientConsole,
@@ -147,6 +148,11 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--experiment", help=f"MLflow experiment ({_EXPERIMENT})")
     add_tracking_options(where)
+    where.add_argument(
+        "--study",
+        metavar="STORAGE",
+        help="an Optuna storage that gets a copy, such as sqlite:///study.db",
+    )
     where.add_argument("--no-track", action="store_true", help="train without MLflow")
 
 
@@ -286,6 +292,7 @@ def _sweep(console: Console, args: argparse.Namespace) -> Outcome | None:
         "display": ConsoleDisplay(console, sweep.warnings),
         "tracking": tracking,
         "checkpoint_every": args.checkpoint_every,
+        "study": args.study,
     }
     if saved is not None:
         return resume(saved, sweep, **options)

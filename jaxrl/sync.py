@@ -12,7 +12,7 @@ from jaxrl.command import Parser, say_error
 from jaxrl.errors import InputError, SweepError
 from jaxrl.lease import Lease
 from jaxrl.rundir import RunDirectory
-from jaxrl.specification import SavedSweep
+from jaxrl.saved import SavedSweep
 from jaxrl.tracking import journal
 from jaxrl.tracking.console import PatientConsole, say
 from jaxrl.tracking.options import add_tracking_options, tracking_options

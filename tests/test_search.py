@@ -6,6 +6,7 @@ import math
 import signal
 
 import numpy as np
+import optuna
 import pytest
 from processes import start, wait_for
 
@@ -206,6 +207,26 @@ def test_generations_and_no_pruner_give_the_same_agents_as_one_generation(tmp_pa
     assert sweep([*same, "--run-dir", str(one)]) == 0
     assert sweep([*same, "--run-dir", str(two), "--generations", "2"]) == 0
     assert (one / "results.csv").read_bytes() == (two / "results.csv").read_bytes()
+
+
+def test_a_study_in_the_users_own_optuna_storage_has_it_all_once(tmp_path):
+    run_dir, storage = tmp_path / "copied", f"sqlite:///{tmp_path / 'study.db'}"
+    search = ["--configs", "9", "--generations", "2", "--pruner", "halving", "--sampler", "tpe"]
+    command = [*SMALL, *search, "--no-track", "--study", storage]
+    assert sweep([*command, "--run-dir", str(run_dir)]) == 0
+    for _ in range(2):
+        study = optuna.load_study(study_name="copied", storage=storage)
+        results = rows(run_dir / "results.csv")
+        assert len(study.trials) == 9
+        for trial, row in zip(study.trials, results, strict=True):
+            assert trial.state.name == {"finished": "COMPLETE", "pruned": "PRUNED"}[row["status"]]
+            assert trial.params["learning_rate"] == float(row["learning_rate"])
+            if row["status"] == "finished":
+                assert trial.value == float(row["eval_return_mean"])
+        assert sweep(["--resume", str(run_dir), "--no-track", "--study", storage]) == 0
+    other = tmp_path / "other" / "copied"
+    assert sweep([*command, "--run-dir", str(other)]) == 2
+    assert not other.exists()
 
 
 def test_a_search_stops_when_its_target_is_reached(tmp_path):

@@ -198,7 +198,7 @@ def test_a_resume_warns_and_trains_where_the_tracker_is_away(untracked, tmp_path
     (run_dir / "journal").mkdir(parents=True)
     (run_dir / "sweep.json").write_bytes((untracked / "sweep.json").read_bytes())
     script = (
-        "import sys, jaxrl.runner as runner; runner.DRAIN_SECONDS = 1.0; "
+        "import sys, jaxrl.generations as g; g.DRAIN_SECONDS = 1.0; "
         "from jaxrl.sweep import main; sys.exit(main(sys.argv[1:]))"
     )
     where = ["--tracking-uri", f"http://127.0.0.1:{free_port()}"]

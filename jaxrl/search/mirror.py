@@ -1,5 +1,7 @@
 """A copy of a search in the user's own Optuna storage, where optuna-dashboard shows it."""
 
+import concurrent.futures
+import functools
 import json
 import warnings
 from collections.abc import Sequence
@@ -14,6 +16,32 @@ if TYPE_CHECKING:  # imported where it is used: it takes a while
     import optuna
 
 _SWEEP, _CONFIG = "jaxrl.sweep", "config"
+
+
+class StudyCopy:
+    """Copies a search to an Optuna ``storage`` on a thread of its own, since a database takes its time.
+
+    The study is called ``name``; see :func:`mirror` for the rest.
+
+    Raises:
+        InputError: the storage cannot be used, or the study holds something else.
+    """
+
+    def __init__(self, storage: str, name: str, sweep: str, space: Space) -> None:
+        self._copy = functools.partial(mirror, storage, name, sweep, space)
+        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._copies: list[concurrent.futures.Future[int]] = []
+        self._copy([])
+
+    def send(self, told: Sequence[Told]) -> None:
+        """Copies what was told so far, some time soon."""
+        self._copies.append(self._thread.submit(self._copy, told))
+
+    def close(self) -> str | None:
+        """Waits for it; what went wrong, if anything did."""
+        self._thread.shutdown()
+        errors = (copy.exception() for copy in self._copies)
+        return next((str(error) for error in errors if error is not None), None)
 
 
 def mirror(storage: str, study: str, sweep: str, space: Space, told: Sequence[Told]) -> int:

@@ -1,0 +1,328 @@
+"""A search under way in its run directory: one generation after another, then perhaps finalists."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl.best import BestPolicies
+from jaxrl.lease import Lease
+from jaxrl.population.cost import operations
+from jaxrl.population.program import ProgramStore
+from jaxrl.population.report import Report
+from jaxrl.rundir import RunDirectory
+from jaxrl.search.cost import Cost, costs, to_csv
+from jaxrl.search.finalists import Finalist, compare, to_json
+from jaxrl.search.generation import FINALISTS, Generation
+from jaxrl.search.mirror import StudyCopy
+from jaxrl.search.pruners import make_pruner
+from jaxrl.search.results import Results
+from jaxrl.specification import FINALIST_EPISODES, PreparedSweep, reward_threshold
+from jaxrl.tracking.journal import Journal, Record, read
+from jaxrl.tracking.session import Session
+from jaxrl.training import Books, Display, Training, storage_errors
+
+DRAIN_SECONDS = 60.0
+"""How long the end of a sweep waits for its tracker."""
+HASTY_DRAIN_SECONDS = 2.0
+"""The same where the machine is about to be taken away (SIGTERM)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a sweep ended."""
+
+    results: Results
+    directory: RunDirectory
+    status: str
+    """``finished`` or ``killed``."""
+    finalists: Sequence[Finalist] = ()
+    """The best configurations on fresh seeds, where these were trained, the winner first."""
+    costs: Sequence[Cost] = ()
+    """Of every configuration."""
+    signal: int | None = None
+    """What ended it before its time."""
+    was_finished: bool = False
+    """Whether there was nothing left to do."""
+    tracked: bool | None = None
+    """Whether the tracker has everything; None without one."""
+    tracking_uri: str | None = None
+    notes: tuple[str, ...] = ()
+    """What a user should know, a line each."""
+
+
+class Search:
+    """Trains what a sweep asks for, from where its run directory is."""
+
+    def __init__(
+        self,
+        sweep: PreparedSweep,
+        directory: RunDirectory,
+        session: Session | None,
+        display: Display,
+        checkpoint_every: float | None,
+        copy: StudyCopy | None,
+    ) -> None:
+        self._copy = copy
+        self._sweep = sweep
+        self._directory = directory
+        self._session = session
+        self._display = display
+        self._checkpoint_every = checkpoint_every
+        spec = sweep.spec
+        self._results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
+        self._finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
+        self._best = BestPolicies(sweep, self._results, directory)
+        self._best_finalists = BestPolicies(
+            sweep, self._finalists, directory, "finalists", one_each=True
+        )
+        self._generations: list[Generation] = []
+        self._decided: dict[int, list[int]] = {}
+        """Of the last generation."""
+        self._recorded: set[tuple[str, int, int]] = set()
+        self._signals: list[int] = []
+        self._training: Training | None = None
+
+    def run(self, is_new: bool) -> Outcome:
+        lease = Lease(self._directory.path)
+        try:
+            last = self._recall()
+            if last is not None and last["kind"] == "end" and last["status"] == "finished":
+                self._copy_study()
+                return self._outcome("finished", self._send_rest(), was_finished=True)
+            self._best.recall()
+            self._best_finalists.recall()
+            with storage_errors(self._directory):
+                journal = Journal(self._directory.journal, after=last["time"] if last else 0)
+                journal.append("begin")
+            every, store = self._checkpoint_every, ProgramStore()
+            books = Books(self._directory, journal, lease, self._recorded, every, store)
+            return self._search(books, is_new)
+        finally:
+            lease.release()
+
+    def _send_rest(self) -> bool | None:
+        """Of a finished sweep what its tracker has missed; whether it has everything."""
+        if self._session is None:
+            return None
+        self._session.start(self._directory, is_new=False)
+        return self._session.send_all(self._display.say)
+
+    def _recall(self) -> Record | None:
+        """Takes over what the journal says; its last record."""
+        last = None
+        self._begin(self._sweep.generation)
+        for last, _ in read(self._directory.journal):
+            kind = last["kind"]
+            if kind == "generation":
+                self._begin(Generation.of_record(last, self._sweep.spec.steps))
+            elif kind == "rung":
+                results, shift = self._place(self._generations[-1])
+                first = self._generations[-1].first
+                self._decided[last["step"]] = [agent - first for agent in last["agents"]]
+                results.prune(agent - first + shift for agent in last["agents"])
+            elif kind in ("evaluation", "final"):
+                results, shift = self._place(self._generations[-1])
+                results.update(_as_report(last, shift - self._generations[-1].first))
+                for agent, seconds in zip(
+                    last["agents"], last["metrics"]["device_seconds"], strict=True
+                ):
+                    place = agent - self._generations[-1].first + shift
+                    results.of_agent[place].device_seconds = seconds
+                self._recorded.add((kind, last["step"], last["agents"][0]))
+        return last
+
+    def _begin(self, generation: Generation) -> None:
+        results, _ = self._place(generation)
+        results.add(generation.agents, generation.configs)
+        self._generations.append(generation)
+        self._decided = {}
+
+    def _place(self, generation: Generation) -> tuple[Results, int]:
+        """Where a generation's results are, and the number of its first agent there."""
+        is_final = generation.stage == FINALISTS
+        return (self._finalists, 0) if is_final else (self._results, generation.first)
+
+    def _search(self, books: Books, is_new: bool) -> Outcome:
+        if self._session is not None:
+            if self._session.per_hour is not None:
+                self._display.say(f"tracking: {self._session.estimate()}")
+            with storage_errors(self._directory):
+                self._session.start(self._directory, is_new)
+        status = "failed"
+        try:
+            with self._stop_on_signals():
+                status = "finished"
+                while status == "finished" and self._next(books):
+                    status = "failed"
+                    status = self._train(books)
+        finally:
+            if not books.lease.is_lost:  # else it is another's
+                self._write_end(status, books)
+            tracked = self._drain(status)
+        return self._outcome(status, tracked)
+
+    def _next(self, books: Books) -> bool:
+        """Makes sure that the last generation has something left to do; false where all is done."""
+        last = self._generations[-1]
+        results, shift = self._place(last)
+        mine = results.of_agent[shift : shift + len(last.agents)]
+        if not all(result.has_ended for result in mine):
+            return True
+        self._copy_study()
+        number, first = last.number + 1, last.first + len(last.agents)
+        spec = self._sweep.spec
+        if last.stage == FINALISTS:
+            return False  # the last stage
+        began = time.monotonic()
+        if number < len(spec.sizes) and not self._results.has_reached(spec.stop_at):
+            generation = self._sweep.draw(number, first, self._results.told())
+        elif chosen := self._results.sound(spec.finalists):
+            configurations = {c: self._results.seeds(c)[0].agent.configuration for c in chosen}
+            generation = self._sweep.finalists(number, first, configurations)
+        else:
+            return False
+        with storage_errors(self._directory):
+            seconds = round(time.monotonic() - began, 3)
+            books.journal.append("generation", **generation.to_record(), sampler_seconds=seconds)
+        self._begin(generation)
+        return True
+
+    def _copy_study(self) -> None:
+        if self._copy is not None:
+            self._copy.send(self._results.told())
+
+    def _train(self, books: Books) -> str:
+        spec, generation = self._sweep.spec, self._generations[-1]
+        is_final = generation.stage == FINALISTS
+        plan = self._sweep.plan
+        if generation is not self._sweep.generation:
+            plan = self._sweep.plan_of(generation)
+        pruner = "none" if is_final else spec.pruner
+        self._training = Training(
+            generation,
+            plan,
+            *self._place(generation),
+            self._best_finalists if is_final else self._best,
+            make_pruner(pruner, plan.budget.eval_steps, list(generation.configurations)),
+            self._decided,
+            books,
+        )
+        if self._signals:
+            return "killed"
+        for warning in self._training.warnings():
+            self._display.say(f"warning: {warning}")
+        follower = None if self._session is None else self._session.follower
+        return self._training.run(self._display, follower, self._title(generation))
+
+    def _title(self, generation: Generation) -> str:
+        if generation.stage == FINALISTS:
+            return "finalists"
+        generations = len(self._sweep.spec.sizes)
+        return f"generation {generation.number + 1} of {generations}" if generations > 1 else ""
+
+    def _write_end(self, status: str, books: Books) -> None:
+        """Writes what is known at the end, the journal last: it says that the rest is there."""
+        directory = self._directory
+        with (
+            contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
+        ):
+            directory.write(directory.results.name, self._results.to_csv().encode())
+            directory.write("costs.csv", to_csv(self._costs()).encode())
+            if self._finalists.of_agent:
+                directory.write(directory.finalists.name, self._finalists.to_csv().encode())
+            if status == "finished" and self._finalists.of_agent:
+                rows = to_json(self._compared())
+                directory.write_json("finalists.json", rows)
+                books.journal.append("finalists", rows=rows)
+                self._best_finalists.save(self._finalists.ranking())
+            else:
+                self._best.save()
+            books.journal.append("end", status=status)
+        books.journal.close()
+        if status == "finished":
+            directory.remove(directory.checkpoints)
+
+    def _compared(self) -> list[Finalist]:
+        threshold = reward_threshold(self._sweep.spec.env)
+        return compare(self._results, self._finalists, threshold)
+
+    def _costs(self) -> list[Cost]:
+        spec, env = self._sweep.spec, self._sweep.plan.env
+        chosen = {r.config: r.agent.configuration for r in self._results.of_agent}
+        return costs(self._results, {c: operations(v, env, spec.steps) for c, v in chosen.items()})
+
+    def _drain(self, status: str) -> bool | None:
+        """Gives the tracker time; whether it has everything."""
+        if self._session is None:
+            return None
+        is_hasty = signal.SIGTERM in self._signals or status == "failed"
+        try:
+            return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
+        except KeyboardInterrupt:  # who does not want to wait for it
+            return False
+
+    def _outcome(
+        self, status: str, tracked: bool | None = None, was_finished: bool = False
+    ) -> Outcome:
+        trouble = None if self._training is None else self._training.trouble
+        notes = [trouble] if trouble and status != "finished" else []
+        if self._copy is not None and (trouble := self._copy.close()):
+            notes.append(trouble)
+        if self._session is not None:
+            notes += self._session.tracker.notes
+            if not tracked:
+                reason = self._session.follower.trouble or "it is too slow"
+                notes.append(f"the tracker did not receive everything ({reason})")
+        return Outcome(
+            self._results,
+            self._directory,
+            status,
+            finalists=self._compared() if status == "finished" and self._finalists.of_agent else [],
+            costs=self._costs(),
+            signal=self._signals[0] if self._signals else None,
+            was_finished=was_finished,
+            tracked=tracked,
+            tracking_uri=self._session.tracker.uri if self._session else None,
+            notes=tuple(notes),
+        )
+
+    @contextlib.contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Ends the training at the first SIGINT or SIGTERM; a second SIGINT interrupts as usual."""
+
+        def stop(number: int, _: Any) -> None:
+            self._signals.append(number)
+            if len(self._signals) > 1 and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            if self._training is not None:
+                self._training.stop()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, stop) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def _as_report(record: Record, shift: int) -> Report:
+    """What a record says, as it was reported; its agents' numbers moved by ``shift``."""
+    metrics = {
+        name: np.array([math.nan if value is None else value for value in column])
+        for name, column in record["metrics"].items()
+    }
+    agents, fields = np.array(record["agents"]) + shift, {record["kind"]: metrics}
+    return Report(
+        -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
+    )

@@ -1,0 +1,128 @@
+"""A sweep's specification as ``sweep.json`` keeps it, and back."""
+
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.errors import InputError
+from jaxrl.population.plan import Agent
+from jaxrl.rundir import SPECIFICATION
+from jaxrl.search.generation import SEARCH, Generation
+from jaxrl.search.space import Space, parse_space
+from jaxrl.specification import PreparedSweep, SweepSpec, prepared
+from jaxrl.tracking.projection import Description
+
+
+def sweep_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
+    """The content of ``sweep.json``."""
+    return {
+        "spec": dataclasses.asdict(sweep.spec),
+        "versions": _versions(),
+        "platform": sweep.plan.hardware.platform,
+        "device": sweep.plan.hardware.description,
+        "parameters": None if sweep.space is None else yaml.safe_load(sweep.space.to_yaml()),
+        **dataclasses.asdict(description),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedSweep:
+    """What the ``sweep.json`` of a run directory says."""
+
+    directory: pathlib.Path
+    spec: SweepSpec
+    platform: str
+    versions: Mapping[str, str | None]
+    description: Description
+    space: Space | None
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> "SavedSweep":
+        """Of the sweep in ``directory``.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        path = directory / SPECIFICATION
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            fields = [field.name for field in dataclasses.fields(Description)]
+            return cls(
+                directory,
+                SweepSpec(**content["spec"]),
+                content["platform"],
+                content["versions"],
+                Description(**{name: content[name] for name in fields}),
+                parse_space(content["parameters"]) if content["parameters"] else None,
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(
+                f"{directory} is no run directory: it has no {SPECIFICATION}. Give one that a sweep "
+                "made."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path} cannot be used ({reason}).") from None
+
+    def refuse_other(self, given: Mapping[str, Any]) -> None:
+        """Raises ``InputError`` where the fields ``given`` of a specification are not this one's."""
+        stored = {**dataclasses.asdict(self.spec), "experiment": self.description.experiment}
+        pairs = {name: (json.dumps(stored[name]), json.dumps(v)) for name, v in given.items()}
+        others = [
+            f"{n} is {there} there and {here} here"
+            for n, (there, here) in pairs.items()
+            if there != here
+        ]
+        if others:
+            raise InputError(
+                f"--resume {self.directory}: what was begun has another specification: "
+                f"{'; '.join(others)}. Leave these options out, or begin a new sweep."
+            )
+
+    def prepare(self) -> PreparedSweep:
+        """The sweep as it was begun: the same configurations, whatever has become of its space.
+
+        Raises:
+            InputError: it cannot go on here.
+        """
+        said = self.description
+        configurations = [Configuration.create(c, self.spec.steps) for c in said.configurations]
+        pairs = zip(said.configs, said.seeds, strict=True)
+        agents = tuple(Agent(configurations[config], seed) for config, seed in pairs)
+        generation = Generation(0, SEARCH, 0, agents, tuple(said.configs))
+        sweep = prepared(self.spec, self.space, generation)
+        here = sweep.plan.hardware.platform
+        if here != self.platform:
+            raise InputError(
+                f"the sweep in {self.directory} was trained on a {self.platform}, where the same "
+                f"numbers come out, and this is a {here}: go on with --resume where there is a "
+                f"{self.platform}, or begin a new sweep."
+            )
+        changed = [
+            f"{name} {self.versions[name]} has become {version}"
+            for name, version in _versions().items()
+            if self.versions.get(name) not in (None, version) and name not in ("mlflow", "python")
+        ]
+        if not changed:
+            return sweep
+        warning = f"{', '.join(changed)}: numbers from here on may differ in their last digits"
+        return dataclasses.replace(sweep, warnings=(*sweep.warnings, warning))
+
+
+def _versions() -> dict[str, str | None]:
+    packages = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "mlflow")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
