@@ -15,6 +15,8 @@ from jaxrl.report.data import Curves
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.journal import read
 
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
 STEPS = 1600
 SMALL = [
     *("--steps", str(STEPS), "--eval-every", "100", "--eval-episodes", "2", "--device", "cpu"),
@@ -42,7 +44,7 @@ def lines(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, lines):
+def whole(tmp_path_factory, lines, compilation_cache):
     """A search of two generations of seven configurations with two seeds, and two finalists."""
     run_dir = tmp_path_factory.mktemp("search") / "whole"
     tracked = ["--tracking-uri", f"jsonl:{lines}"]
