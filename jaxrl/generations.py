@@ -85,7 +85,7 @@ class Search:
         self._generations: list[Generation] = []
         self._decided: dict[int, list[int]] = {}
         """Of the last generation."""
-        self._recorded: set[tuple[str, int, int]] = set()
+        self._recorded: dict[tuple[str, int], set[int]] = {}
         self._signals: list[int] = []
         self._training: Training | None = None
 
@@ -135,7 +135,7 @@ class Search:
                 ):
                     place = agent - self._generations[-1].first + shift
                     results.of_agent[place].device_seconds = seconds
-                self._recorded.add((kind, last["step"], last["agents"][0]))
+                self._recorded.setdefault((kind, last["step"]), set()).update(last["agents"])
         return last
 
     def _begin(self, generation: Generation) -> None:

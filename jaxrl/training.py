@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -56,8 +56,8 @@ class Books:
     directory: RunDirectory
     journal: Journal
     lease: Lease
-    recorded: set[tuple[str, int, int]]
-    """Kind, step and first agent of the reports in the journal."""
+    recorded: Mapping[tuple[str, int], Collection[int]]
+    """By kind and step the agents that the journal had such a report of."""
     checkpoint_every: float | None
     store: ProgramStore
 
@@ -176,18 +176,24 @@ class Training:
         in_results = dataclasses.replace(report, agents=report.agents + self._shift)
         self._results.update(in_results)
         self._best.update(in_results)
-        recorded = self._books.recorded
-        for kind, metrics in (("evaluation", report.evaluation), ("final", report.final)):
-            if metrics is None:
-                continue
-            agents = report.agents + self._generation.first
-            spent = [self._result(i).device_seconds for i in report.agents]
-            metrics = {**metrics, "device_seconds": np.array(spent)}
-            if (kind, report.step, agents[0]) not in recorded:
-                self._books.journal.append(kind, step=report.step, agents=agents, metrics=metrics)
+        self._write("evaluation", report, report.evaluation)
+        self._write("final", report, report.final)
         if report.evaluation is not None:
             self._judge()
         self._checkpoints.add(report)
+
+    def _write(self, kind: str, report: Report, metrics: Mapping[str, np.ndarray] | None) -> None:
+        """Appends what is new of a report; what an earlier process had written stands."""
+        if metrics is None:
+            return
+        known = self._books.recorded.get((kind, report.step), ())
+        agents = report.agents + self._generation.first
+        new = [place for place, agent in enumerate(agents.tolist()) if agent not in known]
+        if not new:
+            return
+        spent = np.array([self._result(i).device_seconds for i in report.agents])
+        columns = {name: v[new] for name, v in {**metrics, "device_seconds": spent}.items()}
+        self._books.journal.append(kind, step=report.step, agents=agents[new], metrics=columns)
 
     def _judge(self) -> None:
         """Decides a rung once everybody who is left has reached it."""

@@ -172,6 +172,16 @@ def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, mom
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     for name in ("results.csv", "finalists.csv"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+    assert_each_record_once(run_dir)
+
+
+def assert_each_record_once(run_dir):
+    seen = [
+        (record["kind"], record["step"], agent)
+        for record, _ in read(run_dir / "journal")
+        for agent in record.get("agents", ())
+    ]
+    assert len(seen) == len(set(seen))
 
 
 LONG = [
@@ -195,12 +205,7 @@ def test_a_search_that_is_really_killed_goes_on_from_its_checkpoints(tmp_path):
     assert sweep(command) == 0
     for name in ("results.csv", "finalists.csv", "best/1/params.msgpack"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
-    seen = [
-        (record["kind"], record["step"], agent)
-        for record, _ in read(run_dir / "journal")
-        for agent in record.get("agents", ())
-    ]
-    assert len(seen) == len(set(seen))
+    assert_each_record_once(run_dir)
 
 
 def test_generations_and_no_pruner_give_the_same_agents_as_one_generation(tmp_path):

@@ -74,6 +74,18 @@ def test_lines_and_console_are_trackers_too(untracked, tmp_path, capsys):
     assert any(line.startswith("config 5: ") and "mean_reward" in line for line in shown)
 
 
+def test_resuming_what_is_finished_sends_what_its_tracker_has_missed(untracked, tmp_path, capsys):
+    run_dir = copy(untracked, tmp_path, "finished")
+    where = ["--tracking-uri", f"jsonl:{tmp_path / 'x.jsonl'}"]
+    assert main(["--resume", str(run_dir), *where]) == 0
+    assert "is finished: nothing is left to train" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert {line.get("config") for line in lines} == {None, *range(12)}
+    assert main(["--resume", str(run_dir)]) == 0  # where it went before: nothing is missing
+    after = (tmp_path / "x.jsonl").read_text().splitlines()[len(lines) :]
+    assert all("artifact" in json.loads(line) for line in after)
+
+
 @pytest.mark.parametrize(("track", "runs"), [("top:3", 4), ("parent", 1)])
 def test_few_configurations_get_a_run(track, runs, untracked, mlflow_server, tmp_path):
     run_dir = copy(untracked, tmp_path, track)

@@ -21,6 +21,7 @@ from jaxrl.tracking.tracker import Tracker
 
 ARTIFACTS = ("results.csv", "finalists.csv", "sweep.json")
 _LINE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +92,13 @@ class Session:
         return f"about {ends:,} requests{limit}, and {live:,} each time that live curves are sent"
 
     def send_all(self, say: Callable[[str], None]) -> bool:
-        """Sends what there is to send, however long it takes; whether everything has arrived."""
-        while not self.follower.wait(_LINE_SECONDS):
-            say(f"{self.tracker.requests:,} requests; {self.follower.trouble or 'going on'}")
+        """Sends what there is to send, however long it takes, but for a server that does not answer for
+        a minute; whether everything has arrived."""
+        patience = _PATIENCE_SECONDS
+        while patience > 0 and not self.follower.wait(_LINE_SECONDS):
+            trouble = self.follower.trouble
+            say(f"{self.tracker.requests:,} requests; {trouble or 'going on'}")
+            patience = patience - _LINE_SECONDS if trouble else _PATIENCE_SECONDS
         return self.finish(_LINE_SECONDS)
 
     def finish(self, timeout: float) -> bool:
