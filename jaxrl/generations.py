@@ -21,6 +21,7 @@ from jaxrl.search.cost import Cost, costs, to_csv
 from jaxrl.search.finalists import Finalist, compare, to_json
 from jaxrl.search.generation import FINALISTS, Generation
 from jaxrl.search.mirror import StudyCopy
+from jaxrl.search.models import MODELS
 from jaxrl.search.pruners import make_pruner
 from jaxrl.search.results import Results
 from jaxrl.specification import FINALIST_EPISODES, PreparedSweep, reward_threshold
@@ -188,8 +189,11 @@ class Search:
             generation = self._sweep.finalists(number, first, configurations)
         else:
             return False
+        seconds = round(time.monotonic() - began, 3)
+        if spec.sampler in MODELS and generation.stage != FINALISTS:
+            count = len(generation.configurations)
+            self._display.say(f"{spec.sampler} proposed {count} configurations in {seconds:.1f} s")
         with storage_errors(self._directory):
-            seconds = round(time.monotonic() - began, 3)
             books.journal.append("generation", **generation.to_record(), sampler_seconds=seconds)
         self._begin(generation)
         return True

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from forwarding import forwarding
 from mlflow_behind_tunnel import Service, served
 from mlflow_server import free_port
 
+from jaxrl.notebook import retrain, show_importance
 from jaxrl.notebook.setup import check_install, connect, folder, workspace
 from jaxrl.notebook.stop import StopNotebook, stops
 
@@ -206,6 +208,26 @@ def test_executed_again_it_goes_on_and_every_run_has_arrived_once(build, execute
     assert len(found) == (1 + CONFIGS) + (1 + 1)  # the search, and the best one again
     assert {run.info.status for run in found} == {"FINISHED"}
     assert sum(method == "POST" for method, _, _ in executed.requests) - posts < 20
+
+
+def test_another_winner_is_not_taken_for_the_one_that_was_trained_again(executed, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(executed.runs / "first" / "best", other / "best")
+    shutil.copy(executed.runs / "first" / "sweep.json", other)
+    description = other / "best" / "1" / "policy.json"
+    content = json.loads(description.read_text())
+    content["configuration"]["learning_rate"] = 0.123
+    description.write_text(json.dumps(content))
+    with pytest.raises(StopNotebook, match="holds another configuration, trained again"):
+        retrain(other, executed.runs / "first-again", FRESH_SEEDS, 20)
+    with pytest.raises(StopNotebook, match="has its sweep finished"):
+        retrain(tmp_path / "nothing", tmp_path / "again")
+
+
+def test_importance_of_too_few_is_a_line_and_not_the_end(tmp_path, capsys):
+    (tmp_path / "results.csv").write_text("config,status\n")
+    show_importance(tmp_path)
+    assert "0 configurations say nothing of importance" in capsys.readouterr().out
 
 
 def test_an_image_that_was_changed_is_said_with_the_remedy(tmp_path, capsys):

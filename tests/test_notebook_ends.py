@@ -14,7 +14,7 @@ import pytest
 from jaxrl.sweep import main as sweep
 
 OPTIONS = [
-    *("--configs", "6", "--steps", "30000", "--eval-every", "1500", "--final-episodes", "3"),
+    *("--configs", "6", "--steps", "60000", "--eval-every", "3000", "--final-episodes", "3"),
     *("--eval-episodes", "2", "--set", "hidden_sizes=[16]", "--set", "batch_size=16"),
     *("--set", "train_freq=4", "--set", "gradient_steps=1", "--device", "cpu"),
 ]
@@ -120,10 +120,16 @@ def test_an_interrupted_cell_keeps_what_is_done_and_goes_on_when_run_again(kerne
     one.manager.interrupt_kernel()
     said = one.outputs()
     assert "interrupted: what was done is written" in said
+    assert "Stopped: interrupted; run this cell again to go on" in said
     assert "Traceback" not in said
     assert not [p for p in one.process.children(recursive=True) if "sweep" in " ".join(p.cmdline())]
     one.begin(CELLS)
     assert "100 %" in one.outputs()
+    check_whole(tmp_path, whole)
+    one.begin(CELLS.replace("'6'", "'7'"))  # more configurations, under the same name
+    said = one.outputs()
+    assert "configs is 6 there and 7 here" in said
+    assert "another search needs another NAME" in said
     check_whole(tmp_path, whole)
 
 

@@ -18,6 +18,8 @@ from jaxrl.population.snapshot import Control
 from jaxrl.population.train import train
 
 ENV = make("CartPole-v1")
+STORE = ProgramStore()
+"""So that the same programs are compiled once."""
 STEPS = 4000
 SMALL = {"hidden_sizes": [8], "buffer_size": 5000, "learning_starts": 100, "train_freq": 7}
 LARGE = {**SMALL, "hidden_sizes": [128, 128], "gradient_steps": 1, "train_freq": 16}
@@ -30,11 +32,11 @@ def plan_of(small=11, large=3):
     return make_plan(agents, budget, ENV, configure("cpu"))
 
 
-def trained(plan, decisions, **options):
+def trained(plan, decisions):
     """Evaluations by agent and step, finals by agent, and the environment steps of all tiles."""
     control = Control()
     evaluations, finals, tile_steps, waiting = {}, {}, 0, dict(decisions)
-    for report in train(plan, control, rungs=decisions, **options):
+    for report in train(plan, control, rungs=decisions, store=STORE):
         tile_steps += report.new_steps
         for place, agent in enumerate(report.agents):
             if report.evaluation is not None:
@@ -88,7 +90,7 @@ def test_when_all_stop_it_ends():
 def test_nobody_passes_a_rung_before_it_is_decided():
     plan, control = plan_of(6, 1), Control()
     furthest, seen = 0, set()
-    for report in train(plan, control, rungs=[1500]):
+    for report in train(plan, control, rungs=[1500], store=STORE):
         furthest = max(furthest, report.step)
         if report.evaluation is not None and report.step == 1500:
             seen |= set(report.agents.tolist())

@@ -156,7 +156,7 @@ def test_the_curves_for_pictures_know_all_of_the_search(whole):
     assert curves.name(27) == "config 13, seed 1"
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(3))
 def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, moment, tmp_path):
     """Cuts the journal as a kill does, at each kind of record; no checkpoint is left there."""
     run_dir = tmp_path / "killed"
@@ -167,7 +167,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, mom
     kinds = [json.loads(line)["kind"] for line in lines]
     rungs = [place for place, kind in enumerate(kinds) if kind == "rung"]
     generations = [place for place, kind in enumerate(kinds) if kind == "generation"]
-    cut = [rungs[0], rungs[0] + 1, generations[0], rungs[3] + 3, generations[1] + 2][moment]
+    cut = [rungs[0] + 1, generations[0], generations[1] + 2][moment]
     (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[:cut]))
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     for name in ("results.csv", "finalists.csv"):
@@ -196,7 +196,7 @@ def test_a_search_that_is_really_killed_goes_on_from_its_checkpoints(tmp_path):
     assert sweep([*LONG, "--run-dir", str(whole)]) == 0
     ends = len([*read(whole / "journal")])
     command = [*LONG, "--run-dir", str(run_dir)]
-    for share in (0.15, 0.3, 0.45, 0.6, 0.8):
+    for share in (0.2, 0.45, 0.7):
         process = start(*command, "--checkpoint-every", "0.1", cwd=tmp_path)
         wait_for(lambda: len([*read(run_dir / "journal")]) >= share * ends, process)  # noqa: B023
         process.send_signal(signal.SIGINT if share == 0.45 else signal.SIGKILL)
@@ -242,6 +242,7 @@ def test_a_search_stops_when_its_target_is_reached(tmp_path):
     assert sweep([*SMALL, *search, "--run-dir", str(run_dir)]) == 0
     assert len(rows(run_dir / "results.csv")) == 2
     assert not records(run_dir, "generation")
+    assert Curves.of(run_dir).fraction == 1
 
 
 @pytest.mark.parametrize(

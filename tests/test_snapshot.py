@@ -114,7 +114,7 @@ def test_snapshots_after_the_first_hold_only_what_is_new():
 def test_a_host_that_does_not_write_is_not_asked_to_hold_more(monkeypatch):
     monkeypatch.setattr(Control, "ROOM", 1)
     control, taken = Control(), 0
-    for report in train(plan_of(), control):
+    for report in train(plan_of(agents=4), control):
         taken += report.snapshot is not None  # and never released
         control.ask_for_snapshots()
     assert taken == 1

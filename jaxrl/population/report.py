@@ -24,7 +24,7 @@ class Report:
     """What the host learns from one chunk of one tile of n agents."""
 
     tile: int
-    """Index among the tiles of the plan."""
+    """Its number, see :class:`jaxrl.population.layout.TilePlace`."""
     agents: np.ndarray
     """[n], indices into the plan's agents."""
     step: int

@@ -30,6 +30,8 @@ class Curves:
     """Agents whose final evaluation is known, or which were stopped before."""
     _spared: int = 0
     """Steps that those who were stopped did not take."""
+    _is_over: bool = False
+    """Whether nothing is left to train, though a target may have ended the search early."""
     _is_final: bool = False
     """Whether finalists are trained."""
     _position: journal.Position = dataclasses.field(default_factory=journal.Position)
@@ -65,6 +67,8 @@ class Curves:
                 if not self._is_final:
                     self.configs += record["configs"]
                     self.seeds += record["seeds"]
+            elif record["kind"] == "end":
+                self._is_over = record["status"] == "finished"
             elif record["kind"] == "rung":
                 self.ended += len(record["agents"])
                 self._spared += len(record["agents"]) * (self.steps_total - record["step"])
@@ -84,7 +88,7 @@ class Curves:
     @property
     def fraction(self) -> float:
         """Of all environment steps that are evaluated and recorded."""
-        if self.ended >= self.agents:
+        if self._is_over or self.ended >= self.agents:
             return 1.0
         before, done = 0, 0.0
         for step in sorted(self.returns):
