@@ -333,6 +333,9 @@ class _Writing:
             os.replace(part, path)
 
     def discard(self) -> None:
+        for archive in (self._replay, self._state):
+            with contextlib.suppress(OSError):
+                archive.close()
         for file, part in zip(self._files, self._parts, strict=False):
             with contextlib.suppress(OSError):
                 file.close()

@@ -231,7 +231,17 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"time: about {plan.predicted_seconds():,.0f} s and, where nothing is cached, "
         f"{plan.compile_seconds():,.0f} s of compiling",
     )
-    say(console, "\n".join([*lines, *(f"warning: {text}" for text in sweep.warnings)]))
+    later = []
+    if len(sweep.spec.sizes) > 1:
+        later.append(f"this is the first of {len(sweep.spec.sizes)} generations of about this size")
+    if sweep.spec.pruner != "none":
+        later.append(f"--pruner {sweep.spec.pruner} ends some early, which is not in the time")
+    if sweep.spec.finalists:
+        later.append(
+            f"then {sweep.spec.finalists} finalists on {sweep.spec.final_seeds} seeds, not in the time"
+        )
+    warnings = (f"warning: {text}" for text in sweep.warnings)
+    say(console, "\n".join([*lines, *later, *warnings]))
 
 
 def _print_outcome(console: Console, outcome: Outcome) -> None:

@@ -1,13 +1,15 @@
 """Checkpoints on disk: whole or not at all, small, and the last two."""
 
+import dataclasses
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxrl.checkpoints import Checkpoints
-from jaxrl.population.report import Report
+from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import BLOCK_ROWS, Control, Snapshot
 
 
@@ -144,6 +146,42 @@ def test_a_checkpoint_of_other_tiles_is_not_used(tmp_path):
     with Store(tmp_path) as store:
         store.write(report(0, 100, [0]))
     assert load(tmp_path, [(0, 2), (1, 3)]) == {}
+
+
+def passed(*tiles):
+    """A report that all have passed a rung, after which there are ``tiles``: number, agents."""
+    layout = SimpleNamespace(agents=dict(tiles))
+    nobody = np.array([], int)
+    return Report(-1, nobody, 100, 0, 0.0, 1, rung=Rung(frozenset(), layout))
+
+
+def test_after_a_rung_a_checkpoint_is_of_the_tiles_that_are_left(tmp_path):
+    before, after = dict(enumerate(TILES)), {1: (2, 3), 3: (0, 5)}
+    with Store(tmp_path) as store:
+        for tile in (0, 1, 2):
+            store.checkpoints.add(report(tile, 90))
+        store.write(*(report(tile, 100, [0], value=1) for tile in (0, 1, 2)))
+        store.checkpoints.add(report(1, 110, [0], value=2))  # of a checkpoint that is never whole
+        store.checkpoints.add(passed((1, (2, 3)), (3, (0, 5))))
+        rungs, saved = Store(tmp_path).checkpoints.load([before, after], ())
+        assert (rungs, saved.keys()) == (0, {0, 1, 2})
+        store.write(report(1, 120, [0], value=3), regrouped(3, 120, [0, 5]))
+    rungs, saved = Store(tmp_path).checkpoints.load([before, after], ())
+    assert (rungs, {tile: each.step for tile, each in saved.items()}) == (1, {1: 120, 3: 120})
+    assert saved[1].load().blocks[0][0, 0, 0] == 3
+    rungs, saved = Store(tmp_path).checkpoints.load([before], ())  # who has passed fewer rungs
+    assert (rungs, saved.keys()) == (0, {0, 1, 2})
+
+
+def regrouped(tile, step, agents):
+    return dataclasses.replace(report(tile, step, [0]), agents=np.array(agents))
+
+
+def test_a_checkpoint_of_another_generation_is_not_used(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0]))
+    assert load(tmp_path).keys() == {0}
+    assert load(tmp_path, generation=1) == {}
 
 
 def test_parts_of_a_killed_process_are_removed_and_numbers_go_on(tmp_path):

@@ -9,8 +9,9 @@ from rich.console import Console
 from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.devices import configure
+from jaxrl.population.layout import Layout
 from jaxrl.population.plan import Agent, Budget, make_plan
-from jaxrl.population.report import Report
+from jaxrl.population.report import Report, Rung
 from jaxrl.search.results import Results
 from jaxrl.tracking.console import ConsoleDisplay, Meter
 
@@ -52,6 +53,19 @@ def test_a_terminal_shows_progress_speed_and_the_best(sweep):
     assert "best 90.0 (config 1)" in final
     assert "learning_rate=0.002 train_freq=4" in final
     assert "gamma=" not in final  # it does not vary
+
+
+def test_agents_that_stop_at_a_rung_leave_less_to_do(sweep):
+    plan, _ = sweep
+    meter = Meter(plan, [0] * len(plan.agents))
+    meter.update(report([0, 1, 2], 500, 500, [1.0] * 3))
+    assert meter.fraction == pytest.approx(0.5)
+    rung = Rung(frozenset({0, 2}), Layout.of(plan).without({0, 2}))
+    meter.update(Report(-1, np.array([], int), 500, 0, 0.0, 1, rung=rung))
+    assert meter.total_steps == 3000 - 2 * 500
+    meter.update(report([1], 1000, 500, [1.0]))
+    assert meter.fraction == pytest.approx(1)
+    assert meter.steps == meter.total_steps
 
 
 def test_elsewhere_it_prints_plain_lines(sweep):
