@@ -109,7 +109,7 @@ class Service:
     def end(self, number: int = signal.SIGINT) -> int:
         """Tells it to end; its exit code."""
         self.process.send_signal(number)
-        return self.process.wait(40)
+        return self.process.wait(120)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from forwarding import forwarding
 from mlflow_behind_tunnel import served
 from mlflow_server import free_port
+from selenium.common.exceptions import TimeoutException
 
 pytest_plugins = ["browser"]
 pytestmark = needs_chromium
@@ -60,8 +61,8 @@ def points_shown(browser):
 
 def points_after_reload(browser):
     """The same, of what there is by now."""
-    browser.refresh()
-    with contextlib.suppress(AssertionError):
+    with contextlib.suppress(AssertionError, TimeoutException):  # a page may take its time
+        browser.refresh()
         return patiently(lambda: points_shown(browser), seconds=5)
     return 0
 
