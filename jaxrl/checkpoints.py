@@ -122,6 +122,7 @@ class Checkpoints:
             layouts: after each number of rungs the tiles, by number, with their agents.
             ended: agents; a tile of none but such is passed over.
         """
+        gone = set(ended)
         for path in sorted(self._directory.glob("state-*.npz"), reverse=True):
             try:
                 manifest = _read_manifest(path)
@@ -134,7 +135,7 @@ class Checkpoints:
                     _check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
                 continue  # half of it is missing: the one before may be whole
-            entries = {i: e for i, e in entries.items() if not set(ended).issuperset(e.agents)}
+            entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}
             self._rungs, self._entries = manifest.rungs, entries
             saved = {i: SavedTile(e.state[1], self._loader(i, e)) for i, e in entries.items()}
             return manifest.rungs, saved

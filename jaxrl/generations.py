@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import FrameType
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
 from jaxrl.search.pruners import make_pruner
 from jaxrl.search.results import Results
+from jaxrl.signals import handled_by
 from jaxrl.specification import FINALIST_EPISODES, PreparedSweep, reward_threshold
 from jaxrl.tracking.journal import Journal, Record, read
 from jaxrl.tracking.session import Session
@@ -124,18 +126,17 @@ class Search:
             if kind == "generation":
                 self._begin(Generation.of_record(last, self._sweep.spec.steps))
             elif kind == "rung":
-                results, shift = self._place(self._generations[-1])
+                results, base = self._place(self._generations[-1])
                 first = self._generations[-1].first
                 self._decided[last["step"]] = [agent - first for agent in last["agents"]]
-                results.prune(agent - first + shift for agent in last["agents"])
+                results.prune(agent - base for agent in last["agents"])
             elif kind in ("evaluation", "final"):
-                results, shift = self._place(self._generations[-1])
-                results.update(_as_report(last, shift - self._generations[-1].first))
+                results, base = self._place(self._generations[-1])
+                results.update(_as_report(last, base))
                 for agent, seconds in zip(
                     last["agents"], last["metrics"]["device_seconds"], strict=True
                 ):
-                    place = agent - self._generations[-1].first + shift
-                    results.of_agent[place].device_seconds = seconds
+                    results.of_agent[agent - base].device_seconds = seconds
                 self._recorded.setdefault((kind, last["step"]), set()).update(last["agents"])
         return last
 
@@ -146,9 +147,9 @@ class Search:
         self._decided = {}
 
     def _place(self, generation: Generation) -> tuple[Results, int]:
-        """Where a generation's results are, and the number of its first agent there."""
+        """Where a generation's results are, and the number of the agent whose are the first."""
         is_final = generation.stage == FINALISTS
-        return (self._finalists, 0) if is_final else (self._results, generation.first)
+        return (self._finalists, generation.first) if is_final else (self._results, 0)
 
     def _search(self, books: Books, is_new: bool) -> Outcome:
         if self._session is not None:
@@ -172,9 +173,8 @@ class Search:
     def _next(self, books: Books) -> bool:
         """Makes sure that the last generation has something left to do; false where all is done."""
         last = self._generations[-1]
-        results, shift = self._place(last)
-        mine = results.of_agent[shift : shift + len(last.agents)]
-        if not all(result.has_ended for result in mine):
+        results, base = self._place(last)
+        if not all(result.has_ended for result in results.of_agent[last.first - base :]):
             return True
         self._copy_study()
         number, first = last.number + 1, last.first + len(last.agents)
@@ -238,11 +238,11 @@ class Search:
             contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
         ):
             directory.write(directory.results.name, self._results.to_csv().encode())
-            directory.write("costs.csv", to_csv(self._costs()).encode())
+            directory.write("costs.csv", to_csv(self._costs).encode())
             if self._finalists.of_agent:
                 directory.write(directory.finalists.name, self._finalists.to_csv().encode())
             if status == "finished" and self._finalists.of_agent:
-                rows = to_json(self._compared())
+                rows = to_json(self._compared)
                 directory.write_json("finalists.json", rows)
                 books.journal.append("finalists", rows=rows)
                 self._best_finalists.save(self._finalists.ranking())
@@ -253,11 +253,15 @@ class Search:
         if status == "finished":
             directory.remove(directory.checkpoints)
 
+    @functools.cached_property
     def _compared(self) -> list[Finalist]:
+        """Once it has ended."""
         threshold = reward_threshold(self._sweep.spec.env)
         return compare(self._results, self._finalists, threshold)
 
+    @functools.cached_property
     def _costs(self) -> list[Cost]:
+        """Once it has ended."""
         spec, env = self._sweep.spec, self._sweep.plan.env
         chosen = {r.config: r.agent.configuration for r in self._results.of_agent}
         return costs(self._results, {c: operations(v, env, spec.steps) for c, v in chosen.items()})
@@ -288,8 +292,8 @@ class Search:
             self._results,
             self._directory,
             status,
-            finalists=self._compared() if status == "finished" and self._finalists.of_agent else [],
-            costs=self._costs(),
+            finalists=self._compared if status == "finished" and self._finalists.of_agent else [],
+            costs=self._costs,
             signal=self._signals[0] if self._signals else None,
             was_finished=was_finished,
             tracked=tracked,
@@ -301,7 +305,7 @@ class Search:
     def _stop_on_signals(self) -> Iterator[None]:
         """Ends the training at the first SIGINT or SIGTERM; a second SIGINT interrupts as usual."""
 
-        def stop(number: int, _: Any) -> None:
+        def stop(number: int, _: FrameType | None) -> None:
             self._signals.append(number)
             if len(self._signals) > 1 and number == signal.SIGINT:
                 raise KeyboardInterrupt
@@ -311,22 +315,17 @@ class Search:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, stop) for number in numbers]
-        try:
+        with handled_by(stop, (signal.SIGINT, signal.SIGTERM)):
             yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
 
-def _as_report(record: Record, shift: int) -> Report:
-    """What a record says, as it was reported; its agents' numbers moved by ``shift``."""
+def _as_report(record: Record, base: int) -> Report:
+    """What a record says, as it was reported; its agents numbered from ``base`` on."""
     metrics = {
         name: np.array([math.nan if value is None else value for value in column])
         for name, column in record["metrics"].items()
     }
-    agents, fields = np.array(record["agents"]) + shift, {record["kind"]: metrics}
+    agents, fields = np.array(record["agents"]) - base, {record["kind"]: metrics}
     return Report(
         -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
     )

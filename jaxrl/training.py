@@ -79,7 +79,7 @@ class Training:
     """Trains a generation.
 
     Args:
-        results: in which its agents are numbered from ``shift`` on.
+        results: of its agents, in their order, from number ``base`` on.
         decided: for each rung that was decided before its agents that stopped there, numbered in
             the generation.
     """
@@ -89,7 +89,7 @@ class Training:
         generation: Generation,
         plan: Plan,
         results: Results,
-        shift: int,
+        base: int,
         best: BestPolicies,
         pruner: Pruner | None,
         decided: Mapping[int, Sequence[int]],
@@ -98,7 +98,8 @@ class Training:
         self._generation = generation
         self._plan = plan
         self._results = results
-        self._shift = shift
+        self._shift = generation.first - base
+        """From a number in the generation to one in the results."""
         self._best = best
         self._pruner = pruner
         self._books = books
@@ -178,7 +179,7 @@ class Training:
         self._best.update(in_results)
         self._write("evaluation", report, report.evaluation)
         self._write("final", report, report.final)
-        if report.evaluation is not None:
+        if report.step == self._rung:
             self._judge()
         self._checkpoints.add(report)
 
@@ -195,14 +196,21 @@ class Training:
         columns = {name: v[new] for name, v in {**metrics, "device_seconds": spent}.items()}
         self._books.journal.append(kind, step=report.step, agents=agents[new], metrics=columns)
 
+    @property
+    def _rung(self) -> int | None:
+        """The next that is to be decided."""
+        rungs = self._pruner.rungs[len(self._layouts) - 1 :] if self._pruner else ()
+        return next(iter(rungs), None)
+
     def _judge(self) -> None:
-        """Decides a rung once everybody who is left has reached it."""
-        if self._pruner is None or len(self._layouts) > len(self._pruner.rungs):
+        """Decides the next rung if everybody who is left has reached it."""
+        rung = self._rung
+        if self._pruner is None or rung is None:
             return
-        rung = self._pruner.rungs[len(self._layouts) - 1]
-        left = [i for i in range(len(self._plan.agents)) if i not in self._stopped]
-        if not all(rung in self._result(i).evaluations for i in left):
+        everybody = range(len(self._plan.agents))
+        if not all(i in self._stopped or rung in self._result(i).evaluations for i in everybody):
             return
+        left = [i for i in everybody if i not in self._stopped]
         configs = dict.fromkeys(self._generation.configs[i] for i in left)
         scores = {config: self._results.score_at(config, rung) for config in configs}
         ended = self._pruner.stopped(rung, scores)

@@ -40,23 +40,18 @@ class Compiler:
             for stage_ready in ready:
                 stage_ready.result()
 
-    def has(self, stage: str, programs: Programs) -> bool:
-        """Whether a stage is ready; to be called with the lock of ``control.changed``."""
-        return stage in programs.ready
-
     def wait(self, stage: str, programs: Programs) -> bool:
         """Waits until a stage is ready; false where the training is stopped before."""
         with self._control.changed:
             self._control.changed.wait_for(
-                lambda: self._control.stopping or self.has(stage, programs)
+                lambda: self._control.stopping or stage in programs.ready
             )
-            return self.has(stage, programs)
+            return stage in programs.ready
 
     def shapes_ready(self) -> int:
         """Of how many shapes agents can be trained."""
         training = Programs.STAGES[0]
-        with self._control.changed:
-            return len({p.functions.shape for p in self._programs if training in p.ready})
+        return len({p.functions.shape for p in self._programs if training in p.ready})
 
     def _compile(self, traced: jax.stages.Lowered) -> jax.stages.Compiled | None:
         return None if self._control.stopping else traced.compile()

@@ -1,11 +1,12 @@
 """What a tile of a plan is given: seeds and traced hyperparameters."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from jaxrl.dqn.environment import observation_statistics
+from jaxrl.dqn.environment import Environment, observation_statistics
 from jaxrl.dqn.hyperparameters import Hyperparameters
 from jaxrl.population.plan import Plan
 from jaxrl.population.tile import HYPERPARAMETER_DTYPES
@@ -43,5 +44,10 @@ def normalisation(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     size = plan.env.observation_size
     if not any(agent.configuration.normalize_observations for agent in plan.agents):
         return np.zeros(size), np.ones(size)
-    mean, std = jax.jit(lambda: observation_statistics(plan.env))()
+    return _statistics(plan.env)
+
+
+@functools.cache
+def _statistics(env: Environment) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = jax.jit(lambda: observation_statistics(env))()
     return np.asarray(mean), np.asarray(std)

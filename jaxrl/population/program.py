@@ -208,9 +208,7 @@ class ProgramStore:
         self, functions: TileFunctions, device: jax.Device, cadences: Sequence[Cadence]
     ) -> Programs:
         """The programs that suit ``device``, perhaps not yet compiled."""
-        if device.platform == "cpu":
-            return self._programs.setdefault(
-                (functions, device), RuntimePrograms(functions, device, cadences)
-            )
-        key = (functions, device, frozenset(cadences))
-        return self._programs.setdefault(key, FixedPrograms(functions, device, cadences))
+        is_cpu = device.platform == "cpu"
+        kind = RuntimePrograms if is_cpu else FixedPrograms
+        key = functions, device, () if is_cpu else frozenset(cadences)
+        return self._programs.setdefault(key, kind(functions, device, cadences))

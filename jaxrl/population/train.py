@@ -62,12 +62,8 @@ def train(
             ``rungs``.
         store: of programs, for who trains more than one plan.
     """
-    control, layout, store = (
-        control or Control(),
-        layout or Layout.of(plan),
-        store or ProgramStore(),
-    )
-    run = _Run(plan, control, layout, saved, finished, rungs, store)
+    control, layout = control or Control(), layout or Layout.of(plan)
+    run = _Run(plan, control, layout, saved, finished, rungs, store or ProgramStore())
     run.start()
     try:
         yield from run.reports()
@@ -297,7 +293,7 @@ class _Run:
             return False
         is_trained = tile.step == self._plan.budget.steps
         stage = _FINISHING if is_trained else _TRAINING
-        return (is_trained or tile.step < barrier) and self._compiler.has(stage, tile.programs)
+        return (is_trained or tile.step < barrier) and stage in tile.programs.ready
 
     def _chunk(self, tile: _TileRun, chunk_seconds: float) -> Report:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
@@ -312,10 +308,8 @@ class _Run:
         trained = time.perf_counter() - began
         evaluation = None
         if stop == next_evaluation:
-            if not self._compiler.wait(
-                _EVALUATION, programs
-            ):  # stopped: as if this chunk had not been
-                tile.state = None
+            if not self._compiler.wait(_EVALUATION, programs):
+                tile.state = None  # stopped: as if this chunk had not been
                 return self._report(tile, 0, trained)
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
             evaluation = evaluation_values(self._rows(tile, values))

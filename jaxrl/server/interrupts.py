@@ -2,8 +2,10 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
+
+from jaxrl.signals import handled_by
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _deferred = False
@@ -13,7 +15,7 @@ _pending = False
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Each of the signals raises ``KeyboardInterrupt`` in the main thread."""
-    with _handled_by(_interrupt):
+    with handled_by(_interrupt, _SIGNALS):
         yield
 
 
@@ -33,7 +35,7 @@ def deferred() -> Iterator[None]:
 @contextlib.contextmanager
 def ignored() -> Iterator[None]:
     """They change nothing: it is ending already."""
-    with _handled_by(signal.SIG_IGN):
+    with handled_by(signal.SIG_IGN, _SIGNALS):
         yield
 
 
@@ -42,15 +44,3 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _deferred:
         raise KeyboardInterrupt
     _pending = True
-
-
-@contextlib.contextmanager
-def _handled_by(
-    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
-) -> Iterator[None]:
-    before = [signal.signal(number, handler) for number in _SIGNALS]
-    try:
-        yield
-    finally:
-        for number, earlier in zip(_SIGNALS, before, strict=True):
-            signal.signal(number, earlier)
