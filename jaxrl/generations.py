@@ -18,6 +18,7 @@ from jaxrl.population.cost import operations
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.rundir import RunDirectory
+from jaxrl.search.allowance import Spent
 from jaxrl.search.cost import Cost, costs, to_csv
 from jaxrl.search.finalists import Finalist, compare, to_json
 from jaxrl.search.generation import FINALISTS, Generation
@@ -177,26 +178,34 @@ class Search:
         if not all(result.has_ended for result in results.of_agent[last.first - base :]):
             return True
         self._copy_study()
-        number, first = last.number + 1, last.first + len(last.agents)
-        spec = self._sweep.spec
-        if last.stage == FINALISTS:
-            return False  # the last stage
         began = time.monotonic()
-        if number < len(spec.sizes) and not self._results.has_reached(spec.stop_at):
-            generation = self._sweep.draw(number, first, self._results.told())
-        elif chosen := self._results.sound(spec.finalists):
-            configurations = {c: self._results.seeds(c)[0].agent.configuration for c in chosen}
-            generation = self._sweep.finalists(number, first, configurations)
-        else:
+        generation = self._following(last)
+        if generation is None:
             return False
         seconds = round(time.monotonic() - began, 3)
-        if spec.sampler in MODELS and generation.stage != FINALISTS:
+        sampler = self._sweep.spec.sampler
+        if sampler in MODELS and generation.stage != FINALISTS:
             count = len(generation.configurations)
-            self._display.say(f"{spec.sampler} proposed {count} configurations in {seconds:.1f} s")
+            self._display.say(f"{sampler} proposed {count} configurations in {seconds:.1f} s")
         with storage_errors(self._directory):
             books.journal.append("generation", **generation.to_record(), sampler_seconds=seconds)
         self._begin(generation)
         return True
+
+    def _following(self, last: Generation) -> Generation | None:
+        """The next generation of the search, or its finalists; None where all has been trained."""
+        if last.stage == FINALISTS:
+            return None
+        number, first, spec = last.number + 1, last.first + len(last.agents), self._sweep.spec
+        if not self._results.has_reached(spec.stop_at):
+            drawn = self._sweep.draw(number, first, self._results.told(), self._spent())
+            if drawn is not None:
+                return drawn
+        chosen = {
+            config: self._results.seeds(config)[0].agent.configuration
+            for config in self._results.sound(spec.finalists)
+        }
+        return self._sweep.finalists(number, first, chosen) if chosen else None
 
     def _copy_study(self) -> None:
         if self._copy is not None:
@@ -228,8 +237,17 @@ class Search:
     def _title(self, generation: Generation) -> str:
         if generation.stage == FINALISTS:
             return "finalists"
-        generations = len(self._sweep.spec.sizes)
-        return f"generation {generation.number + 1} of {generations}" if generations > 1 else ""
+        parts, which = self._sweep.spec.parts, generation.number + 1
+        if (given := self._sweep.spec.budget_seconds) is not None:
+            return f"generation {which}, {self._spent().seconds:,.0f} of {given:,.0f} s spent"
+        return f"generation {which} of {parts}" if parts > 1 else ""
+
+    def _spent(self) -> Spent:
+        """By what is known of the search so far, finalists not counted."""
+        workers, of_agent = len(self._sweep.plan.hardware.devices), self._results.of_agent
+        predicted = sum(self._sweep.predicted_seconds(r.agent.configuration) for r in of_agent)
+        measured = sum(result.device_seconds for result in of_agent)
+        return Spent(measured / workers, predicted / workers)
 
     def _write_end(self, status: str, books: Books) -> None:
         """Writes what is known at the end, the journal last: it says that the rest is there."""

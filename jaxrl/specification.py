@@ -1,15 +1,20 @@
 """A sweep's specification: checked and planned."""
 
 import dataclasses
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxrl.dqn import environment
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import InputError
+from jaxrl.population.cost import seconds
 from jaxrl.population.devices import Hardware, configure
 from jaxrl.population.plan import Agent, Budget, Plan, make_plan
+from jaxrl.search.allowance import LEARNERS, Allowance, Spent, choose
 from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
 from jaxrl.search.models import MODELS, Told
 from jaxrl.search.parameters import check_parameter, check_seed
@@ -35,11 +40,13 @@ class SweepSpec:
     """Everything that decides a sweep's numbers.
 
     ``eval_every`` None is a twentieth of the steps; ``generations`` None is one, or what the sampler
-    needs to learn from.
+    needs to learn from. ``budget_seconds`` of device time, where given, decide how many configurations
+    there are, and not ``configs``.
     """
 
     space: str = "cartpole"
     configs: int = 128
+    budget_seconds: float | None = None
     config_table: str | None = None
     sampler: str = "random"
     generations: int | None = None
@@ -64,10 +71,12 @@ class SweepSpec:
             least = int(name != "finalists")
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
-        if self.generations is not None and not 1 <= self.generations <= self.configs:
+        self._check_budget()
+        most = self.configs if self.budget_seconds is None else MAX_AGENTS
+        if self.generations is not None and not 1 <= self.generations <= most:
             raise InputError(
-                f"{self.configs} configurations cannot be drawn in {self.generations} generations: "
-                f"use --generations from 1 to {self.configs}."
+                f"{most:,} configurations cannot be drawn in {self.generations} generations: "
+                f"use --generations from 1 to {most}."
             )
         if self.config_table is not None and self.generations is not None:
             raise InputError(
@@ -87,14 +96,44 @@ class SweepSpec:
             raise InputError(f"eval_every is {self.eval_every}; it must be 1 or more.")
         check_seed(self.seed)
 
+    def _check_budget(self) -> None:
+        given = self.budget_seconds
+        if given is None:
+            return
+        if not (math.isfinite(given) and given > 0):
+            raise InputError(f"budget_seconds is {given}; it must be a number above 0.")
+        if self.config_table is not None:
+            raise InputError(
+                "--budget-seconds draws configurations as long as there is time and --config-table "
+                "lists them: give one of the two."
+            )
+        if self.sampler not in LEARNERS:
+            raise InputError(
+                f"--budget-seconds chooses among more candidates than it trains, which the sampler "
+                f"{self.sampler} cannot offer: use --sampler {', '.join(LEARNERS)}."
+            )
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """Of a search that is given time."""
+        if self.budget_seconds is None:
+            return None
+        return Allowance(self.budget_seconds, self.generations or _LEARNED_IN)
+
     @property
     def budget(self) -> Budget:
         every = self.eval_every or max(1, self.steps // 20)
         return Budget(self.steps, min(every, self.steps), self.eval_episodes, self.final_episodes)
 
     @property
+    def parts(self) -> int:
+        """How many generations there are, or about how many where time decides."""
+        return self.allowance.generations if self.allowance else len(self.sizes)
+
+    @property
     def sizes(self) -> list[int]:
-        """Configurations of each generation: all the same but the last, which takes the rest."""
+        """Configurations of each generation, where not time decides: all the same but the last, which
+        takes the rest."""
         count = self.generations
         if count is None:
             count = 1
@@ -127,11 +166,20 @@ class PreparedSweep:
         """The configuration number of each agent of the first generation."""
         return self.generation.configs
 
-    def draw(self, number: int, first: int, told: Sequence[Told]) -> Generation:
+    def draw(
+        self, number: int, first: int, told: Sequence[Told], spent: Spent
+    ) -> Generation | None:
         """The ``number``-th generation, whose first agent is the ``first``-th of the search, after
-        what was ``told`` of the configurations before."""
-        assert self.space is not None
-        return _generation(self.spec, number, first, _drawn(self.spec, self.space, number, told))
+        what was ``told`` of the configurations before and they have taken; None after the last."""
+        if self.space is None:
+            return None
+        env, hardware = self.plan.env, self.plan.hardware
+        rows = _drawn(self.spec, self.space, env, hardware, number, told, spent)
+        return _generation(self.spec, number, first, rows, len(told)) if rows else None
+
+    def predicted_seconds(self, configuration: Configuration) -> float:
+        """Of an agent on one of the workers, without compilation."""
+        return seconds(configuration, self.plan.env, self.spec.steps)
 
     def finalists(self, number: int, first: int, chosen: Mapping[int, Configuration]) -> Generation:
         """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
@@ -155,19 +203,23 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     if spec.config_table is not None:
         return prepared(spec, None, _generation(spec, 0, 0, _listed(spec, spec.config_table)))
     space = load_space(spec.space).fix(spec.fixed)
-    return prepared(spec, space, _generation(spec, 0, 0, _drawn(spec, space, 0, ())))
+    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    rows = _drawn(spec, space, environment.make(spec.env), hardware, 0, (), Spent())
+    return prepared(spec, space, _generation(spec, 0, 0, rows))
 
 
 def _generation(
-    spec: SweepSpec, number: int, first: int, rows: Sequence[Mapping[str, Any]]
+    spec: SweepSpec,
+    number: int,
+    first: int,
+    rows: Sequence[Mapping[str, Any]],
+    first_config: int = 0,
 ) -> Generation:
     configs, agents = [], []
-    config = sum(spec.sizes[:number])
-    for place, row in enumerate(rows):
-        values = {name: value for name, value in row.items() if name != "seed"}
-        configuration = Configuration.create(values, spec.steps)
+    for config, row in enumerate(rows, first_config):
+        configuration = _configuration(row, spec.steps)
         for k in range(spec.seeds):
-            configs.append(config + place)
+            configs.append(config)
             agents.append(Agent(configuration, check_seed(row.get("seed", spec.seed) + k)))
     return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
 
@@ -202,8 +254,8 @@ def _plan(
         needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
         raise InputError(
             f"--pruner {spec.pruner} judges a generation as a whole, and {len(plan.agents)} agents "
-            f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use --generations "
-            f"{len(plan.waves) * len(spec.sizes)}, or fewer --configs."
+            f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use "
+            f"--generations {len(plan.waves) * spec.parts}, or fewer --configs."
         )
     return plan
 
@@ -221,11 +273,34 @@ def _listed(spec: SweepSpec, table: str) -> list[dict[str, Any]]:
 
 
 def _drawn(
-    spec: SweepSpec, space: Space, generation: int, told: Sequence[Told]
+    spec: SweepSpec,
+    space: Space,
+    env: environment.Environment,
+    hardware: Hardware,
+    generation: int,
+    told: Sequence[Told],
+    spent: Spent,
 ) -> list[dict[str, Any]]:
-    """The same of what a sampler proposes."""
+    """The same of what a sampler proposes; nothing after the last generation."""
     proposer = Proposer(space, spec.sampler, spec.seed, spec.configs)
-    return proposer.ask(generation, spec.sizes[generation], told)
+    allowance = spec.allowance
+    if allowance is None:
+        left = spec.sizes[generation:]
+        return proposer.ask(generation, left[0], told) if left else []
+    room = allowance.room(generation, spent)
+    if not room:
+        return []
+    candidates = proposer.candidates(generation, told)
+    configurations = [_configuration(row, spec.steps) for row in candidates]
+    pace = spec.seeds * spent.pace
+    costs = [pace * seconds(c, env, spec.steps) for c in configurations]
+    rng = np.random.default_rng([spec.seed, generation, 1])
+    chosen = choose(costs, room, len(hardware.devices), allowance.exponent(spent), rng)
+    return [candidates[i] for i in chosen]
+
+
+def _configuration(row: Mapping[str, Any], steps: int) -> Configuration:
+    return Configuration.create({n: v for n, v in row.items() if n != "seed"}, steps)
 
 
 def reward_threshold(env_id: str) -> float | None:
@@ -243,6 +318,8 @@ def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
     spec = dataclasses.asdict(sweep.spec)
     fixed = spec.pop("fixed")
     params = {n: v for n, v in spec.items() if v is not None}
+    if sweep.spec.budget_seconds is not None:
+        params.pop("configs")
     params |= {f"set.{name}": value for name, value in fixed.items()}
     params |= {"eval_every": sweep.spec.budget.eval_every, "agents": len(sweep.configs)}
     return Description(

@@ -49,6 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a packaged space ({', '.join(packaged())}) or a YAML file ({default.space})",
     )
     what.add_argument("--configs", type=int, help=f"configurations to draw ({default.configs})")
+    what.add_argument(
+        "--budget-seconds",
+        type=float,
+        metavar="S",
+        help="of device time, instead of --configs: draws as long as there is time, cheap ones first",
+    )
     what.add_argument("--sampler", choices=SAMPLER_NAMES, help=f"({default.sampler})")
     what.add_argument(
         "--generations",
@@ -159,12 +165,17 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of a specification that were given on the command line."""
     if args.config_table is not None:
-        for option in ("space", "configs", "sampler", "generations"):
+        for option in ("space", "configs", "budget_seconds", "sampler", "generations"):
             if getattr(args, option) is not None:
                 raise InputError(
-                    f"--{option} draws configurations and --config-table lists them: "
+                    f"--{option.replace('_', '-')} draws configurations and --config-table lists them: "
                     "give one of the two."
                 )
+    if args.configs is not None and args.budget_seconds is not None:
+        raise InputError(
+            "--configs draws so many and --budget-seconds as many as there is time for: give one of "
+            "the two."
+        )
     names = (field.name for field in dataclasses.fields(SweepSpec))
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.fixed is not None:
@@ -232,8 +243,13 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
         f"{plan.compile_seconds():,.0f} s of compiling",
     )
     later = []
-    if len(sweep.spec.sizes) > 1:
-        later.append(f"this is the first of {len(sweep.spec.sizes)} generations of about this size")
+    if sweep.spec.budget_seconds is not None:
+        later.append(
+            f"this is the first of about {sweep.spec.parts} generations that share "
+            f"{sweep.spec.budget_seconds:,.0f} s"
+        )
+    elif sweep.spec.parts > 1:
+        later.append(f"this is the first of {sweep.spec.parts} generations of about this size")
     if sweep.spec.pruner != "none":
         later.append(f"--pruner {sweep.spec.pruner} ends some early, which is not in the time")
     if sweep.spec.finalists:

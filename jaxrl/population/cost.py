@@ -4,6 +4,7 @@ import itertools
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.plan import Cohort, tile_seconds
 
 
 def updates(configuration: Configuration, steps: int) -> int:
@@ -11,6 +12,12 @@ def updates(configuration: Configuration, steps: int) -> int:
     train_freq, gradient_steps = configuration.cadence
     rounds = steps // train_freq - min(configuration.learning_starts, steps) // train_freq
     return rounds * gradient_steps
+
+
+def seconds(configuration: Configuration, env: Environment, steps: int) -> float:
+    """A rough time for an agent on one worker, as :func:`tile_seconds`."""
+    cohort = Cohort(configuration.shape, configuration.cadence, ())
+    return tile_seconds(cohort, env, steps, 1)
 
 
 def operations(configuration: Configuration, env: Environment, steps: int) -> float:

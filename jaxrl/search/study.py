@@ -23,6 +23,7 @@ _NEEDS = {"cmaes": ("cmaes", "search"), "gp": ("torch", "gp")}
 """The package that a sampler stands on, and the extra that brings it."""
 _MOST_REDRAWS = 20
 _MOST_BY_GP = 64  # of one generation; each takes it some seconds
+_DRAWN, _ASKED = 1024, 64  # candidates: what chance gives at once, and a model in a second
 
 
 class Proposer:
@@ -49,6 +50,11 @@ class Proposer:
         self.space, self.sampler, self.seed = space, sampler, seed
         self._grid = combinations(space, seed, total) if sampler == "grid" else []
 
+    def candidates(self, generation: int, told: Sequence[Told]) -> list[dict[str, Any]]:
+        """More configurations than a generation is to have, as :meth:`ask` gives them."""
+        is_slow = self.sampler in MODELS and told
+        return self._proposals(generation, _ASKED if is_slow else _DRAWN, generation * _DRAWN, told)
+
     def ask(self, generation: int, count: int, told: Sequence[Told]) -> list[dict[str, Any]]:
         """The next ``count`` configurations: the values of each, by name.
 
@@ -64,12 +70,18 @@ class Proposer:
                 f"the sampler gp takes seconds for each configuration: {count} in a generation are "
                 f"more than {_MOST_BY_GP}; use smaller generations, or --sampler tpe."
             )
+        return self._proposals(generation, count, len(told), told)
+
+    def _proposals(
+        self, generation: int, count: int, before: int, told: Sequence[Told]
+    ) -> list[dict[str, Any]]:
+        """The next ``count``, after ``before`` were drawn."""
         rng = np.random.default_rng([self.seed, generation])
         if self.sampler in SAMPLERS:
-            points = SAMPLERS[self.sampler](self.seed, len(told) + count, len(self.space.varying))
-            return [self.space.at(point) for point in points[len(told) :]]
+            points = SAMPLERS[self.sampler](self.seed, before + count, len(self.space.varying))
+            return [self.space.at(point) for point in points[before:]]
         if self.sampler == "grid":
-            rows = self._grid[len(told) : len(told) + count]
+            rows = self._grid[before : before + count]
             return [self._build(lambda name, _, row=row: row[name], rng) for row in rows]  # type: ignore[misc]
         suggestions = _by_chance(rng)
         if told:

@@ -20,16 +20,10 @@ from stable_baselines3 import DQN
 
 def build(configuration: dict, steps: int, seed: int, env_id: str) -> DQN:
     """An SB3 DQN with the configuration's values under SB3's names."""
-    env = gymnasium.make(env_id)
-    mean, std = configuration.get("observation_mean"), configuration.get("observation_std")
-    if mean is not None:
-        env = gymnasium.wrappers.TransformObservation(
-            env, lambda x: ((x - np.array(mean)) / np.array(std)).astype(np.float32), None
-        )
     policy = {"net_arch": configuration["hidden_sizes"]}
     return DQN(
         "MlpPolicy",
-        env,
+        normalised(env_id, configuration),
         learning_rate=configuration["learning_rate"],
         buffer_size=configuration["buffer_size"],
         learning_starts=configuration["learning_starts"],
@@ -45,6 +39,17 @@ def build(configuration: dict, steps: int, seed: int, env_id: str) -> DQN:
         policy_kwargs=policy,
         seed=seed,
         device="cpu",
+    )
+
+
+def normalised(env_id: str, configuration: dict) -> gymnasium.Env:
+    """An environment whose observations are standardised where the configuration says how."""
+    env = gymnasium.make(env_id)
+    mean, std = configuration.get("observation_mean"), configuration.get("observation_std")
+    if mean is None:
+        return env
+    return gymnasium.wrappers.TransformObservation(
+        env, lambda x: ((x - np.array(mean)) / np.array(std)).astype(np.float32), None
     )
 
 

@@ -1,0 +1,72 @@
+"""A search that is given device time, instead of a number of configurations.
+
+Each generation gets its share of the time that is left. It is chosen among more candidates than there
+is room for, by chance, with weights of ``1 / cost^α``, where α falls from 1 to 0 as the time is spent:
+first many that are cheap, later whatever the sampler likes (EI-cool of Lee et al. 2020,
+https://arxiv.org/abs/2003.10870; how promising a candidate is has the sampler already said).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+LEARNERS = ("random", "sobol", "tpe")
+"""Samplers that can be asked for candidates of which most are not taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What a search has taken so far, in seconds of all devices at work."""
+
+    seconds: float = 0.0
+    predicted: float = 0.0
+    """For the same configurations, each trained to its end, before that was measured."""
+
+    @property
+    def pace(self) -> float:
+        """Seconds measured for a second predicted: of this machine, and of early stopping."""
+        return self.seconds / self.predicted if self.predicted and self.seconds else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """Device time for a search, to be spent in about ``generations`` equal parts."""
+
+    seconds: float
+    generations: int
+
+    def room(self, generation: int, spent: Spent) -> float:
+        """Seconds for a generation; 0 once what is left is less than half a part."""
+        left = self.seconds - spent.seconds
+        if left < self.seconds / self.generations / 2:
+            return 0.0
+        return left / max(self.generations - generation, 1)
+
+    def exponent(self, spent: Spent) -> float:
+        """The α of the next generation."""
+        return min(max(1 - spent.seconds / self.seconds, 0.0), 1.0)
+
+
+def choose(
+    costs: Sequence[float],
+    room: float,
+    workers: int,
+    exponent: float,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Which candidates to train, in their order: by weighted chance without replacement (Efraimidis
+    and Spirakis 2006) as many as fit, and at least the cheapest.
+
+    Args:
+        costs: of each candidate, seconds on one worker.
+        room: seconds on each of ``workers``; a configuration that alone takes longer is left out.
+        exponent: α above.
+    """
+    keys = rng.exponential(size=len(costs)) * np.asarray(costs) ** exponent
+    chosen, left = [], room * workers
+    for candidate in np.argsort(keys).tolist():
+        if costs[candidate] <= min(left, room):
+            chosen.append(candidate)
+            left -= costs[candidate]
+    return sorted(chosen) or [int(np.argmin(costs))]
