@@ -26,6 +26,7 @@ from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.cost import operations
 from jaxrl.population.devices import configure
+from jaxrl.population.layout import Verdict
 from jaxrl.population.plan import Agent, Budget, Plan, make_plan
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.snapshot import Control
@@ -92,7 +93,7 @@ def timed(plan: Plan, store: ProgramStore, is_halved: bool) -> Timed:
         if rungs and report.step == rungs[0] and len(at) == alive:
             stopped = pruner.stopped(rungs.pop(0), at)
             ends |= dict.fromkeys(stopped, report.step)
-            control.decide(report.step, stopped)
+            control.decide(report.step, Verdict(frozenset(stopped)))
     assert began is not None
     seconds = time.perf_counter() - began
     ends = {i: end + (end == plan.budget.steps) for i, end in ends.items()}

@@ -15,16 +15,16 @@ import numpy as np
 from jaxrl.best import BestPolicies
 from jaxrl.lease import Lease
 from jaxrl.population.cost import operations
+from jaxrl.population.layout import Verdict
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.allowance import Spent
 from jaxrl.search.cost import Cost, costs, to_csv
 from jaxrl.search.finalists import Finalist, compare, to_json
-from jaxrl.search.generation import FINALISTS, Generation
+from jaxrl.search.generation import FINALISTS, Generation, copies_of_record
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
-from jaxrl.search.pruners import make_pruner
 from jaxrl.search.results import Results
 from jaxrl.signals import handled_by
 from jaxrl.specification import FINALIST_EPISODES, PreparedSweep, reward_threshold
@@ -87,7 +87,7 @@ class Search:
             sweep, self._finalists, directory, "finalists", one_each=True
         )
         self._generations: list[Generation] = []
-        self._decided: dict[int, list[int]] = {}
+        self._decided: dict[int, Verdict] = {}
         """Of the last generation."""
         self._recorded: dict[tuple[str, int], set[int]] = {}
         self._signals: list[int] = []
@@ -129,8 +129,15 @@ class Search:
             elif kind == "rung":
                 results, base = self._place(self._generations[-1])
                 first = self._generations[-1].first
-                self._decided[last["step"]] = [agent - first for agent in last["agents"]]
+                stopped = frozenset(agent - first for agent in last["agents"])
+                self._decided[last["step"]] = Verdict(stopped)
                 results.prune(agent - base for agent in last["agents"])
+            elif kind == "copies":
+                results, base = self._place(self._generations[-1])
+                first = self._generations[-1].first
+                copies = copies_of_record(last, first, self._sweep.spec.steps)
+                self._decided[last["step"]] = Verdict(copies=copies)
+                results.copy(last["step"], copies, first - base)
             elif kind in ("evaluation", "final"):
                 results, base = self._place(self._generations[-1])
                 results.update(_as_report(last, base))
@@ -201,10 +208,8 @@ class Search:
             drawn = self._sweep.draw(number, first, self._results.told(), self._spent())
             if drawn is not None:
                 return drawn
-        chosen = {
-            config: self._results.seeds(config)[0].agent.configuration
-            for config in self._results.sound(spec.finalists)
-        }
+        sound = self._results.sound(spec.finalists)
+        chosen = {config: self._results.seeds(config)[0].agent for config in sound}
         return self._sweep.finalists(number, first, chosen) if chosen else None
 
     def _copy_study(self) -> None:
@@ -212,18 +217,17 @@ class Search:
             self._copy.send(self._results.told())
 
     def _train(self, books: Books) -> str:
-        spec, generation = self._sweep.spec, self._generations[-1]
+        generation = self._generations[-1]
         is_final = generation.stage == FINALISTS
         plan = self._sweep.plan
         if generation is not self._sweep.generation:
             plan = self._sweep.plan_of(generation)
-        pruner = "none" if is_final else spec.pruner
         self._training = Training(
             generation,
             plan,
             *self._place(generation),
             self._best_finalists if is_final else self._best,
-            make_pruner(pruner, plan.budget.eval_steps, list(generation.configurations)),
+            None if is_final else self._sweep.judge(generation),
             self._decided,
             books,
         )

@@ -10,11 +10,10 @@ from typing import Any
 
 import yaml
 
-from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import InputError
-from jaxrl.population.plan import Agent
 from jaxrl.rundir import SPECIFICATION
 from jaxrl.search.generation import SEARCH, Generation
+from jaxrl.search.schedule import to_agent
 from jaxrl.search.space import Space, parse_space
 from jaxrl.specification import PreparedSweep, SweepSpec, prepared
 from jaxrl.tracking.projection import Description
@@ -93,9 +92,10 @@ class SavedSweep:
             InputError: it cannot go on here.
         """
         said = self.description
-        configurations = [Configuration.create(c, self.spec.steps) for c in said.configurations]
         pairs = zip(said.configs, said.seeds, strict=True)
-        agents = tuple(Agent(configurations[config], seed) for config, seed in pairs)
+        agents = tuple(
+            to_agent(said.configurations[config], seed, self.spec.steps) for config, seed in pairs
+        )
         generation = Generation(0, SEARCH, 0, agents, tuple(said.configs))
         sweep = prepared(self.spec, self.space, generation)
         here = sweep.plan.hardware.platform

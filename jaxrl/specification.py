@@ -18,6 +18,9 @@ from jaxrl.search.allowance import LEARNERS, Allowance, Spent, choose
 from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
 from jaxrl.search.models import MODELS, Told
 from jaxrl.search.parameters import check_parameter, check_seed
+from jaxrl.search.pbt import Evolution
+from jaxrl.search.pruners import Pruner, make_pruner
+from jaxrl.search.schedule import to_agent, to_values
 from jaxrl.search.space import Space, load_space
 from jaxrl.search.study import Proposer
 from jaxrl.search.table import read_table
@@ -51,6 +54,8 @@ class SweepSpec:
     sampler: str = "random"
     generations: int | None = None
     pruner: str = "none"
+    pbt: bool = False
+    pbt_every: int | None = None
     stop_at: float | None = None
     finalists: int = 0
     final_seeds: int = 20
@@ -72,6 +77,7 @@ class SweepSpec:
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
         self._check_budget()
+        self._check_pbt()
         most = self.configs if self.budget_seconds is None else MAX_AGENTS
         if self.generations is not None and not 1 <= self.generations <= most:
             raise InputError(
@@ -112,6 +118,39 @@ class SweepSpec:
                 f"--budget-seconds chooses among more candidates than it trains, which the sampler "
                 f"{self.sampler} cannot offer: use --sampler {', '.join(LEARNERS)}."
             )
+
+    def _check_pbt(self) -> None:
+        if not self.pbt:
+            if self.pbt_every is not None:
+                raise InputError("--pbt-every is for --pbt: give both, or neither.")
+            return
+        others = {
+            "config_table": (self.config_table is not None, "takes hyperparameters from a space"),
+            "seeds": (self.seeds > 1, "gives every agent a schedule of its own"),
+            "pruner": (self.pruner != "none", "has those who do badly go on as copies"),
+            "sampler": (self.sampler in MODELS, "scores schedules, and this sampler learns from"),
+        }
+        for name, (is_given, why) in others.items():
+            if is_given:
+                option = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise InputError(f"--pbt {why}, which {option} contradicts: give one of the two.")
+        every, steps = self.exploit_every, self.budget.eval_every
+        if every % steps or not steps <= every < self.steps:
+            raise InputError(
+                f"pbt_every is {every}; it must be a multiple of the {steps} steps between "
+                f"evaluations, below the {self.steps} steps of an agent."
+            )
+
+    @property
+    def exploit_every(self) -> int:
+        """Steps between the rungs of population based training: by default a tenth, in whole
+        evaluations."""
+        every = self.budget.eval_every
+        return (
+            self.pbt_every
+            if self.pbt_every is not None
+            else every * max(1, self.steps // every // 10)
+        )
 
     @property
     def allowance(self) -> Allowance | None:
@@ -181,11 +220,20 @@ class PreparedSweep:
         """Of an agent on one of the workers, without compilation."""
         return seconds(configuration, self.plan.env, self.spec.steps)
 
-    def finalists(self, number: int, first: int, chosen: Mapping[int, Configuration]) -> Generation:
+    def judge(self, generation: Generation) -> Pruner | Evolution | None:
+        """Who decides at the rungs of a generation of the search."""
+        spec, eval_steps = self.spec, self.spec.budget.eval_steps
+        if spec.pbt:
+            assert self.space is not None
+            rungs = [step for step in eval_steps[:-1] if step % spec.exploit_every == 0]
+            return Evolution(self.space, rungs, (spec.seed, generation.number))
+        return make_pruner(spec.pruner, eval_steps, list(generation.configurations))
+
+    def finalists(self, number: int, first: int, chosen: Mapping[int, Agent]) -> Generation:
         """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
         seeds = range(FRESH_SEED, FRESH_SEED + self.spec.final_seeds)
         pairs = [(config, seed) for config in chosen for seed in seeds]
-        agents = tuple(Agent(chosen[config], seed) for config, seed in pairs)
+        agents = tuple(dataclasses.replace(chosen[config], seed=seed) for config, seed in pairs)
         return Generation(number, FINALISTS, first, agents, tuple(config for config, _ in pairs))
 
     def plan_of(self, generation: Generation) -> Plan:
@@ -217,10 +265,10 @@ def _generation(
 ) -> Generation:
     configs, agents = [], []
     for config, row in enumerate(rows, first_config):
-        configuration = _configuration(row, spec.steps)
         for k in range(spec.seeds):
             configs.append(config)
-            agents.append(Agent(configuration, check_seed(row.get("seed", spec.seed) + k)))
+            seed = check_seed(row.get("seed", spec.seed) + k)
+            agents.append(to_agent(row, seed, spec.steps))
     return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
 
 
@@ -250,14 +298,31 @@ def _plan(
     if is_final:
         budget = dataclasses.replace(budget, final_episodes=FINALIST_EPISODES)
     plan = make_plan(generation.agents, budget, env, hardware, least_capacity)
-    if spec.pruner != "none" and not is_final and len(plan.waves) > 1:
+    _check_schedules(spec, generation)
+    judges = spec.pbt or spec.pruner != "none"
+    if ((judges and not is_final) or generation.scheduled) and len(plan.waves) > 1:
         needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
+        what = "--pbt" if spec.pbt else f"--pruner {spec.pruner}" if judges else "a schedule"
         raise InputError(
-            f"--pruner {spec.pruner} judges a generation as a whole, and {len(plan.agents)} agents "
+            f"{what} needs a generation as a whole, and {len(plan.agents)} agents "
             f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use "
             f"--generations {len(plan.waves) * spec.parts}, or fewer --configs."
         )
     return plan
+
+
+def _check_schedules(spec: SweepSpec, generation: Generation) -> None:
+    """Refuses schedules that cannot be followed."""
+    for step in generation.scheduled:
+        if step not in spec.budget.eval_steps[:-1]:
+            raise InputError(
+                f"a schedule changes hyperparameters at step {step}, which is no evaluation step "
+                f"before the last: they come every {spec.budget.eval_every} steps up to {spec.steps}."
+            )
+    if generation.scheduled and generation.stage != FINALISTS and spec.pruner != "none":
+        raise InputError(
+            f"--pruner {spec.pruner} cannot judge configurations with a schedule: leave it out."
+        )
 
 
 def _listed(spec: SweepSpec, table: str) -> list[dict[str, Any]]:
@@ -291,16 +356,12 @@ def _drawn(
     if not room:
         return []
     candidates = proposer.candidates(generation, told)
-    configurations = [_configuration(row, spec.steps) for row in candidates]
+    configurations = [to_agent(row, 0, spec.steps).configuration for row in candidates]
     pace = spec.seeds * spent.pace
     costs = [pace * seconds(c, env, spec.steps) for c in configurations]
     rng = np.random.default_rng([spec.seed, generation, 1])
     chosen = choose(costs, room, len(hardware.devices), allowance.exponent(spent), rng)
     return [candidates[i] for i in chosen]
-
-
-def _configuration(row: Mapping[str, Any], steps: int) -> Configuration:
-    return Configuration.create({n: v for n, v in row.items() if n != "seed"}, steps)
 
 
 def reward_threshold(env_id: str) -> float | None:
@@ -322,12 +383,13 @@ def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
         params.pop("configs")
     params |= {f"set.{name}": value for name, value in fixed.items()}
     params |= {"eval_every": sweep.spec.budget.eval_every, "agents": len(sweep.configs)}
+    named = zip(sweep.configs, sweep.generation.agents, strict=True)
     return Description(
         name=name,
         sweep_id=uuid.uuid4().hex,
         experiment=experiment,
         params=params,
-        configurations=[dataclasses.asdict(c) for c in sweep.configurations],
+        configurations=[to_values(agent) for agent in dict(named).values()],
         configs=sweep.configs,
         seeds=[agent.seed for agent in sweep.plan.agents],
     )

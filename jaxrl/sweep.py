@@ -126,6 +126,15 @@ def _add_search(parser: argparse.ArgumentParser, default: SweepSpec) -> None:
         help=f"which configurations of a generation end early ({default.pruner})",
     )
     how.add_argument(
+        "--pbt",
+        action="store_true",
+        default=None,
+        help="population based training: the worst fifth goes on as changed copies of the best",
+    )
+    how.add_argument(
+        "--pbt-every", type=int, metavar="STEPS", help="(a tenth of --steps, in whole evaluations)"
+    )
+    how.add_argument(
         "--rank-by",
         choices=list(AVERAGES),
         help=f"mean or interquartile mean over a configuration's seeds ({default.rank_by})",

@@ -10,16 +10,18 @@ import numpy as np
 
 from jaxrl.best import BestPolicies
 from jaxrl.checkpoints import Checkpoints
+from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import SweepError, brief
 from jaxrl.lease import Lease
-from jaxrl.population.layout import Layout
+from jaxrl.population.layout import Copy, Layout, Verdict
 from jaxrl.population.plan import Plan
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.population.snapshot import Control
 from jaxrl.population.train import train
 from jaxrl.rundir import RunDirectory
-from jaxrl.search.generation import Generation
+from jaxrl.search.generation import Generation, copies_record
+from jaxrl.search.pbt import Evolution
 from jaxrl.search.pruners import Pruner
 from jaxrl.search.results import Result, Results
 from jaxrl.tracking.follower import Follower
@@ -80,8 +82,8 @@ class Training:
 
     Args:
         results: of its agents, in their order, from number ``base`` on.
-        decided: for each rung that was decided before its agents that stopped there, numbered in
-            the generation.
+        judge: who decides at rungs.
+        decided: what was decided before, by rung, of agents numbered in the generation.
     """
 
     def __init__(
@@ -91,8 +93,8 @@ class Training:
         results: Results,
         base: int,
         best: BestPolicies,
-        pruner: Pruner | None,
-        decided: Mapping[int, Sequence[int]],
+        judge: Pruner | Evolution | None,
+        decided: Mapping[int, Verdict],
         books: Books,
     ) -> None:
         self._generation = generation
@@ -101,7 +103,7 @@ class Training:
         self._shift = generation.first - base
         """From a number in the generation to one in the results."""
         self._best = best
-        self._pruner = pruner
+        self._judge = judge
         self._books = books
         self._control = Control()
         with storage_errors(books.directory):
@@ -115,8 +117,9 @@ class Training:
             )
         self._stopped: set[int] = set()
         self._layouts = [Layout.of(plan)]
-        for rung, stopped in sorted(decided.items()):
-            self._pass(rung, stopped)
+        self._rungs = [*generation.scheduled, *(judge.rungs if judge else ())]
+        for rung, verdict in sorted({**generation.scheduled, **decided}.items()):
+            self._pass(rung, verdict)
 
     @property
     def trouble(self) -> str | None:
@@ -153,12 +156,11 @@ class Training:
             steps[list(agents)] = saved[number].step if number in saved else at
         display.start(plan, self._results, follower, steps.tolist(), title)
         checkpoints.start()
-        rungs = self._pruner.rungs[passed:] if self._pruner else ()
-        store = self._books.store
+        rungs, store = self._rungs[passed:], self._books.store
         reports = train(plan, self._control, saved, finished, rungs, layout, store)
         try:
             with contextlib.closing(reports), storage_errors(self._books.directory):
-                self._judge()
+                self._decide()
                 for report in reports:
                     lease.check()
                     self._take(report)
@@ -180,7 +182,7 @@ class Training:
         self._write("evaluation", report, report.evaluation)
         self._write("final", report, report.final)
         if report.step == self._rung:
-            self._judge()
+            self._decide()
         self._checkpoints.add(report)
 
     def _write(self, kind: str, report: Report, metrics: Mapping[str, np.ndarray] | None) -> None:
@@ -199,28 +201,51 @@ class Training:
     @property
     def _rung(self) -> int | None:
         """The next that is to be decided."""
-        rungs = self._pruner.rungs[len(self._layouts) - 1 :] if self._pruner else ()
-        return next(iter(rungs), None)
+        return next(iter(self._rungs[len(self._layouts) - 1 :]), None)
 
-    def _judge(self) -> None:
+    def _decide(self) -> None:
         """Decides the next rung if everybody who is left has reached it."""
         rung = self._rung
-        if self._pruner is None or rung is None:
+        if rung is None:
             return
         everybody = range(len(self._plan.agents))
         if not all(i in self._stopped or rung in self._result(i).evaluations for i in everybody):
             return
         left = [i for i in everybody if i not in self._stopped]
+        if isinstance(self._judge, Evolution):
+            verdict = self._copies(self._judge, rung)
+        else:
+            assert self._judge is not None
+            verdict = self._stop(self._judge, rung, left)
+        self._pass(rung, verdict)
+
+    def _stop(self, pruner: Pruner, rung: int, left: Sequence[int]) -> Verdict:
+        """Ends the configurations that a pruner stops."""
         configs = dict.fromkeys(self._generation.configs[i] for i in left)
         scores = {config: self._results.score_at(config, rung) for config in configs}
-        ended = self._pruner.stopped(rung, scores)
+        ended = pruner.stopped(rung, scores)
         stopped = [i for i in left if self._generation.configs[i] in ended]
         agents = [self._generation.first + i for i in stopped]
         self._books.journal.append("rung", step=rung, agents=agents)
         self._results.prune(self._shift + i for i in stopped)
-        self._pass(rung, stopped)
+        return Verdict(frozenset(stopped))
 
-    def _pass(self, rung: int, stopped: Sequence[int]) -> None:
-        self._stopped |= set(stopped)
-        self._layouts.append(self._layouts[-1].without(stopped))
-        self._control.decide(rung, stopped)
+    def _copies(self, evolution: Evolution, rung: int) -> Verdict:
+        """Has the worst agents go on as changed copies of the best."""
+        everybody = range(len(self._plan.agents))
+        scores = {i: self._result(i).score_at(rung) for i in everybody}
+        layout = self._layouts[-1]
+        values = {i: dataclasses.asdict(layout.configuration(i)) for i in everybody}
+        copies = {
+            agent: Copy(source, Configuration.create(new, self._plan.budget.steps))
+            for agent, (source, new) in evolution.copies(rung, scores, values).items()
+        }
+        record = copies_record(rung, copies, self._generation.first)
+        self._books.journal.append("copies", **record)
+        self._results.copy(rung, copies, self._shift)
+        return Verdict(copies=copies)
+
+    def _pass(self, rung: int, verdict: Verdict) -> None:
+        self._stopped |= verdict.stopped
+        self._layouts.append(self._layouts[-1].after(verdict))
+        self._control.decide(rung, verdict)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxrl.checkpoints import Checkpoints
+from jaxrl.population.layout import Verdict
 from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import BLOCK_ROWS, Control, Snapshot
 
@@ -152,7 +153,7 @@ def passed(*tiles):
     """A report that all have passed a rung, after which there are ``tiles``: number, agents."""
     layout = SimpleNamespace(agents=dict(tiles))
     nobody = np.array([], int)
-    return Report(-1, nobody, 100, 0, 0.0, 1, rung=Rung(frozenset(), layout))
+    return Report(-1, nobody, 100, 0, 0.0, 1, rung=Rung(Verdict(), layout))
 
 
 def test_after_a_rung_a_checkpoint_is_of_the_tiles_that_are_left(tmp_path):

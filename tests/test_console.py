@@ -9,7 +9,7 @@ from rich.console import Console
 from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.devices import configure
-from jaxrl.population.layout import Layout
+from jaxrl.population.layout import Layout, Verdict
 from jaxrl.population.plan import Agent, Budget, make_plan
 from jaxrl.population.report import Report, Rung
 from jaxrl.search.results import Results
@@ -60,7 +60,8 @@ def test_agents_that_stop_at_a_rung_leave_less_to_do(sweep):
     meter = Meter(plan, [0] * len(plan.agents))
     meter.update(report([0, 1, 2], 500, 500, [1.0] * 3))
     assert meter.fraction == pytest.approx(0.5)
-    rung = Rung(frozenset({0, 2}), Layout.of(plan).without({0, 2}))
+    verdict = Verdict(frozenset({0, 2}))
+    rung = Rung(verdict, Layout.of(plan).after(verdict))
     meter.update(Report(-1, np.array([], int), 500, 0, 0.0, 1, rung=rung))
     assert meter.total_steps == 3000 - 2 * 500
     meter.update(report([1], 1000, 500, [1.0]))

@@ -11,7 +11,7 @@ from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.compiling import Compiler
 from jaxrl.population.devices import configure
-from jaxrl.population.layout import Layout
+from jaxrl.population.layout import Layout, Verdict
 from jaxrl.population.plan import Agent, Budget, make_plan
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.snapshot import Control
@@ -48,7 +48,7 @@ def trained(plan, decisions):
             reached = [step == rung for _, step in evaluations].count(True)
             gone = set().union(*(stopped for step, stopped in decisions.items() if step < rung))
             if reached == len(plan.agents) - len(gone):
-                control.decide(rung, waiting.pop(rung))
+                control.decide(rung, Verdict(frozenset(waiting.pop(rung))))
     assert not waiting
     return evaluations, finals, tile_steps
 
@@ -96,7 +96,7 @@ def test_nobody_passes_a_rung_before_it_is_decided():
             seen |= set(report.agents.tolist())
             if len(seen) == 7:
                 assert furthest == 1500
-                control.decide(1500, ())
+                control.decide(1500, Verdict())
     assert furthest == STEPS
 
 
@@ -121,7 +121,7 @@ def test_a_layout_keeps_everybody_who_is_left_once_and_in_as_few_tiles_as_they_n
         stopped = data.draw(st.sets(st.sampled_from(sorted(alive)))) if alive else set()
         before = {tile.number: tile for tile in layout.tiles}
         used |= before.keys()
-        layout, alive = layout.without(stopped), alive - stopped
+        layout, alive = layout.after(Verdict(frozenset(stopped))), alive - stopped
         agents = [agent for tile in layout.tiles for agent in tile.agents]
         assert sorted(agents) == sorted(alive)
         for cohort in plan.cohorts:

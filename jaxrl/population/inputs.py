@@ -8,21 +8,23 @@ import numpy as np
 
 from jaxrl.dqn.environment import Environment, observation_statistics
 from jaxrl.dqn.hyperparameters import Hyperparameters
+from jaxrl.population.layout import Layout
 from jaxrl.population.plan import Plan
 from jaxrl.population.tile import HYPERPARAMETER_DTYPES
 
 
 def tile_inputs(
-    plan: Plan, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
+    layout: Layout, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, Hyperparameters]:
     """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent.
 
     Args:
         statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
     """
-    width = plan.tile_width(plan.agents[tile[0]].configuration.shape)
+    plan = layout.plan
+    width = plan.tile_width(layout.configuration(tile[0]).shape)
     filled = [*tile, *[tile[0]] * (width - len(tile))]
-    configurations = [plan.agents[index].configuration for index in filled]
+    configurations = [layout.configuration(index) for index in filled]
 
     def column(name: str) -> np.ndarray:
         dtype = HYPERPARAMETER_DTYPES.get(name, np.float32)

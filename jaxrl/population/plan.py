@@ -20,6 +20,8 @@ class Agent:
     configuration: Configuration
     seed: int
     """0 to 2³² − 1."""
+    schedule: tuple[tuple[int, Configuration], ...] = ()
+    """What it goes on with from an environment step on, in the order of these."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.population.layout import Layout
+from jaxrl.population.layout import Layout, Verdict
 from jaxrl.population.snapshot import Snapshot
 from jaxrl.population.tile import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """That some agents have stopped and the others go on."""
+    """That some agents have stopped, or gone on as copies, and the others go on."""
 
-    stopped: frozenset[int]
+    verdict: Verdict
     layout: Layout
     """From now on."""
 

@@ -7,11 +7,12 @@ were written to since the last one.
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from jaxrl.population.layout import Verdict
 from jaxrl.population.tile import Tile
 
 BLOCK_ROWS = 2048
@@ -111,8 +112,8 @@ class Control:
         """How often every tile has been asked for a snapshot."""
         self.wanted_whole = 0
         """Which of those was the last for a whole ring."""
-        self.decided: dict[int, frozenset[int]] = {}
-        """For each rung that was decided the agents that stop there."""
+        self.decided: dict[int, Verdict] = {}
+        """What becomes of the agents at each rung that was decided."""
         self._waiting = 0
 
     def stop(self, keep_rest: bool = False) -> None:
@@ -124,10 +125,10 @@ class Control:
             self.wanted += keep_rest
             self.changed.notify_all()
 
-    def decide(self, rung: int, stopped: Collection[int]) -> None:
-        """Ends the agents ``stopped`` at the step ``rung``, where all of them wait for this."""
+    def decide(self, rung: int, verdict: Verdict) -> None:
+        """Says what becomes of the agents at the step ``rung``, where all of them wait for this."""
         with self.changed:
-            self.decided[rung] = frozenset(stopped)
+            self.decided[rung] = verdict
             self.changed.notify_all()
 
     def ask_for_snapshots(self) -> None:

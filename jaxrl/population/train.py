@@ -178,7 +178,7 @@ class _Run:
     def _make_tile(self, place: TilePlace, device: jax.Device) -> _TileRun:
         plan, cohort = self._plan, place.cohort
         seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-        seeds, hyper = tile_inputs(plan, place.agents, self._statistics)
+        seeds, hyper = tile_inputs(self._layout, place.agents, self._statistics)
         programs = self._programs[cohort.shape, device]
         return _TileRun(place, np.array(place.agents), programs, seeds, hyper, seconds)
 
@@ -247,7 +247,7 @@ class _Run:
         return min(barrier, *self._rungs[:1], self._eval_steps[-1])
 
     def _pass_rung(self) -> None:
-        """Lets those who stop go, once the host has said who, and puts the others together."""
+        """Lets those who stop go, once the host has said who, and puts the others together anew."""
         rung = next(iter(self._rungs), None)
         decided = self._control.decided
         left = [tile for tile in self._tiles if not tile.finished]
@@ -257,7 +257,7 @@ class _Run:
         tiles = {tile.place.number: tile for tile in self._tiles}
         for tile in self._tiles:
             tile.saved_step = 0  # a checkpoint under way ends here, and what it had is lost
-        self._layout = self._layout.without(decided[rung])
+        self._layout = self._layout.after(decided[rung])
         self._tiles = [
             self._put_together(place, tiles) if place.sources else tiles[place.number]
             for place in self._layout.tiles
@@ -271,9 +271,12 @@ class _Run:
         sources = {number: tiles[number] for number, _ in place.sources}
         first = tiles[place.sources[0].tile]
         new = self._make_tile(place, first.programs.device)
-        states = {number: tile.state or self._begin(tile) for number, tile in sources.items()}
+        states = {
+            number: jax.device_put(tile.state or self._begin(tile), new.programs.device)
+            for number, tile in sources.items()
+        }
         width = self._plan.tile_width(place.cohort.shape)
-        new.state = jax.device_put(gather(states, place.sources, width), new.programs.device)
+        new.state = gather(states, place.sources, width)
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
         return new
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.layout import Copy, Verdict
 from jaxrl.population.plan import Agent
+from jaxrl.search.schedule import to_agent, to_values
 
 SEARCH, FINALISTS = "search", "finalists"
 FRESH_SEED = 2**30
@@ -32,9 +34,19 @@ class Generation:
         pairs = zip(self.configs, self.agents, strict=True)
         return {config: agent.configuration for config, agent in pairs}
 
+    @property
+    def scheduled(self) -> dict[int, Verdict]:
+        """By step, the agents whose hyperparameters change there."""
+        changes: dict[int, dict[int, Copy]] = {}
+        for index, agent in enumerate(self.agents):
+            for step, configuration in agent.schedule:
+                changes.setdefault(step, {})[index] = Copy(index, configuration)
+        return {step: Verdict(copies=copies) for step, copies in sorted(changes.items())}
+
     def to_record(self) -> dict[str, Any]:
         """As the journal has it."""
-        named = {str(c): _as_json(values) for c, values in self.configurations.items()}
+        pairs = zip(self.configs, self.agents, strict=True)
+        named = {str(config): _as_json(to_values(agent)) for config, agent in pairs}
         return {
             "generation": self.number,
             "stage": self.stage,
@@ -47,17 +59,35 @@ class Generation:
     @classmethod
     def of_record(cls, record: Mapping[str, Any], steps: int) -> "Generation":
         """From the journal of a search of ``steps`` steps an agent."""
-        named = {
-            int(number): Configuration.create(values, steps)
-            for number, values in record["configurations"].items()
-        }
+        named = record["configurations"]
         pairs = zip(record["configs"], record["seeds"], strict=True)
-        agents = tuple(Agent(named[config], seed) for config, seed in pairs)
+        agents = tuple(to_agent(named[str(config)], seed, steps) for config, seed in pairs)
         first, configs = record["first"], tuple(record["configs"])
         return cls(record["generation"], record["stage"], first, agents, configs)
 
 
-def _as_json(configuration: Configuration) -> dict[str, Any]:
+def copies_record(rung: int, copies: Mapping[int, Copy], first: int) -> dict[str, Any]:
+    """What the journal says of agents that go on as copies, where agents are numbered from ``first``
+    on."""
+    return {
+        "step": rung,
+        "agents": [first + agent for agent in copies],
+        "sources": [first + copy.source for copy in copies.values()],
+        "configurations": [
+            _as_json(dataclasses.asdict(copy.configuration)) for copy in copies.values()
+        ],
+    }
+
+
+def copies_of_record(record: Mapping[str, Any], first: int, steps: int) -> dict[int, Copy]:
+    """The copies of such a record."""
+    rows = zip(record["agents"], record["sources"], record["configurations"], strict=True)
+    return {
+        agent - first: Copy(source - first, Configuration.create(values, steps))
+        for agent, source, values in rows
+    }
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no infinity; ``Configuration.create`` reads the word."""
-    values = dataclasses.asdict(configuration)
     return {n: "inf" if value == math.inf else value for n, value in values.items()}

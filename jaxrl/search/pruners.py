@@ -40,7 +40,7 @@ class Halving(Pruner):
         self.rungs = _rungs(eval_steps, rungs)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
-        return set(_ranked(scores)[math.ceil(len(scores) / FACTOR) :])
+        return set(ranked(scores)[math.ceil(len(scores) / FACTOR) :])
 
 
 class Hyperband(Pruner):
@@ -66,7 +66,7 @@ class Hyperband(Pruner):
         for bracket in {self._bracket[config] for config in scores}:
             if rung in bracket:
                 mine = {c: s for c, s in scores.items() if self._bracket[c] == bracket}
-                ended |= set(_ranked(mine)[math.ceil(len(mine) / FACTOR) :])
+                ended |= set(ranked(mine)[math.ceil(len(mine) / FACTOR) :])
         return ended
 
 
@@ -78,9 +78,9 @@ class Median(Pruner):
         self.rungs = tuple(s for s in eval_steps[:-1] if s >= eval_steps[-1] / 4)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
-        ranked = _ranked(scores)
-        middle = scores[ranked[(len(ranked) - 1) // 2]]
-        return {c for c in ranked[1:] if math.isnan(scores[c]) or scores[c] < middle}
+        order = ranked(scores)
+        middle = scores[order[(len(order) - 1) // 2]]
+        return {c for c in order[1:] if math.isnan(scores[c]) or scores[c] < middle}
 
 
 PRUNERS = ("none", "halving", "hyperband", "median")
@@ -102,7 +102,7 @@ def _rungs(eval_steps: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(sorted({step for step in nearest if step < eval_steps[-1]}))
 
 
-def _ranked(scores: Mapping[int, float]) -> list[int]:
+def ranked(scores: Mapping[int, float]) -> list[int]:
     """Configurations, the best first; those without a score last, then the lower number."""
     return sorted(scores, key=lambda c: (math.isnan(scores[c]), -scores[c], c))
 

@@ -11,9 +11,11 @@ import numpy as np
 import scipy.stats
 
 from jaxrl.dqn.hyperparameters import NAMES
+from jaxrl.population.layout import Copy
 from jaxrl.population.plan import Agent
 from jaxrl.population.report import Report
 from jaxrl.search.models import Told
+from jaxrl.search.schedule import to_json
 from jaxrl.search.table import RESULT_COLUMNS, format_cell
 
 SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
@@ -46,6 +48,10 @@ class Result:
         """Of the latest evaluation during training."""
         return next(reversed(self.evaluations.values()), math.nan)
 
+    def score_at(self, step: int) -> float:
+        """The evaluation at a step; NaN where it had diverged."""
+        return math.nan if self.diverged else self.evaluations[step]
+
     @property
     def has_ended(self) -> bool:
         """Whether its final evaluation is known."""
@@ -58,6 +64,7 @@ class Result:
             "config": self.config,
             "seed": self.agent.seed,
             **{name: configuration[name] for name in NAMES},
+            "schedule": to_json(self.agent),
             **{name: getattr(self, name) for name in RESULT_COLUMNS},
         }
 
@@ -110,6 +117,15 @@ class Results:
                 result.diverged = bool(values["diverged"])
             if report.final is not None:
                 self._finish(result, {name: c[place] for name, c in report.final.items()})
+
+    def copy(self, step: int, copies: Mapping[int, Copy], shift: int) -> None:
+        """Says that agents, numbered from ``shift`` on, go on as copies from a step on: their
+        hyperparameters were those of their sources until then."""
+        origins = {agent: self.of_agent[shift + c.source].agent for agent, c in copies.items()}
+        for agent, copy in copies.items():
+            result, origin = self.of_agent[shift + agent], origins[agent]
+            schedule = (*origin.schedule, (step, copy.configuration))
+            result.agent = Agent(origin.configuration, result.agent.seed, schedule)
 
     def prune(self, agents: Iterable[int]) -> None:
         """Says that these agents were stopped before their end."""
@@ -198,6 +214,9 @@ class Results:
     def to_csv(self) -> str:
         """``results.csv``: a row an agent, sorted by ``config`` and ``seed``."""
         rows = sorted((r.row for r in self.of_agent), key=lambda row: (row["config"], row["seed"]))
+        if not any(row["schedule"] for row in rows):
+            for row in rows:
+                del row["schedule"]
         file = io.StringIO()
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

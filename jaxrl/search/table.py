@@ -1,7 +1,7 @@
 """Tables of explicit configurations: CSV, or JSON as a list of objects.
 
-Columns are hyperparameters and ``seed``. The result columns of a ``results.csv`` are passed over, so
-that such a file, or a part of it, is itself a table.
+Columns are hyperparameters, ``seed`` and ``schedule``. The result columns of a ``results.csv`` are
+passed over, so that such a file, or a part of it, is itself a table.
 """
 
 import csv
@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.errors import InputError
+from jaxrl.search.schedule import check_schedule
 from jaxrl.search.space import check_parameter
 
 RESULT_COLUMNS = (
@@ -104,11 +105,15 @@ def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:
     for name in row:
         _check_column(name, where)
     try:
-        return {n: check_parameter(n, v) for n, v in row.items() if n not in _IGNORED}
+        check_schedule(row.get("schedule", []))
+        plain = {n: v for n, v in row.items() if n != "schedule" and n not in _IGNORED}
+        checked = {n: check_parameter(n, v) for n, v in plain.items()}
+        return {**checked, "schedule": row["schedule"]} if "schedule" in row else checked
     except InputError as error:
         raise InputError(f"in {where}: {error}") from None
 
 
 def _check_column(name: str, where: str) -> None:
-    if name not in (*NAMES, "seed") and name not in _IGNORED:
-        raise InputError(f"in {where}: {InputError.unknown('column', name, (*NAMES, 'seed'))}")
+    known = (*NAMES, "seed", "schedule")
+    if name not in known and name not in _IGNORED:
+        raise InputError(f"in {where}: {InputError.unknown('column', name, known)}")

@@ -45,7 +45,7 @@ class Meter:
 
     def update(self, report: Report) -> None:
         if report.rung is not None:
-            self._drop(report.rung.stopped, report.step)
+            self._drop(report.rung.verdict.stopped, report.step)
             return
         now = time.monotonic()
         if not self._recent:  # compilation is no part of the speed

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.search.results import interquartile_mean
+from jaxrl.search.schedule import CHANGEABLE
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.journal import Record
 
@@ -160,6 +161,8 @@ class Projection:
             yield from self._begin(record)
         elif kind == "rung":
             yield from self._stop(record)
+        elif kind == "copies":
+            yield from self._copy(record)
         elif kind == "finalists":
             yield from self._compare(record)
         else:
@@ -186,6 +189,20 @@ class Projection:
             self._ended.add(config)
             tags = {"pruned_at": str(record["step"])}
             yield RunUpdate(config, record["time"], tags=tags, status="FINISHED")
+
+    def _copy(self, record: Record) -> Iterator[RunUpdate]:
+        """Agents that go on as copies: of which configuration, and with which hyperparameters."""
+        rows = zip(record["agents"], record["sources"], record["configurations"], strict=True)
+        for agent, source, values in rows:
+            numbers = {
+                f"pbt/{n}": v for n, v in values.items() if n in CHANGEABLE and _is_number(v)
+            }
+            points = {"pbt/source": self._configs[source], **numbers}
+            metrics = [
+                Metric(key, float(value), record["time"], record["step"])
+                for key, value in points.items()
+            ]
+            yield RunUpdate(self._configs[agent], record["time"], metrics)
 
     def _compare(self, record: Record) -> Iterator[RunUpdate]:
         """The finalists' scores on fresh seeds; the winner's are the parent's too."""
@@ -261,3 +278,7 @@ class Projection:
             yield RunUpdate(config, record["time"], status=status)
         yield RunUpdate(None, record["time"], status=status)
         self._closed, self._is_over = left, True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))  # and no word for infinity

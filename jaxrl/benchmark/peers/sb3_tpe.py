@@ -1,9 +1,9 @@
-"""Searches a space as the hands-on-rl course does: Optuna's TPE, one Stable-Baselines3 DQN after another.
+"""Searches as the hands-on-rl course does: Optuna's TPE, one Stable-Baselines3 DQN after another.
 
-One process on one core, whose own processor time is the clock, so that a busy machine does not slow it.
-Each trial trains once, is evaluated along the way as a sweep's agents are, and scores the mean return of
-its best policy over fresh episodes. Needs stable-baselines3 (``pip install jaxrl[bench]``); see
-``benchmarks/README.md``.
+One process on one core, whose own processor time is the clock, so that a busy machine does not slow
+it. Each trial trains once, is evaluated along the way as a sweep's agents are, and scores the mean
+return of its best policy over fresh episodes. Needs stable-baselines3 (``pip install jaxrl[bench]``);
+see ``benchmarks/README.md``.
 """
 
 import argparse
