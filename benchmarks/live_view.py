@@ -8,8 +8,9 @@ import re
 from rich.console import Console
 
 from jaxrl.population.train import Report
+from jaxrl.preparation import prepare
 from jaxrl.runner import begin
-from jaxrl.specification import SweepSpec, prepare
+from jaxrl.specification import SweepSpec
 from jaxrl.tracking.console import ConsoleDisplay
 from jaxrl.tracking.session import Tracking
 

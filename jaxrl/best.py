@@ -11,9 +11,9 @@ import numpy as np
 from jaxrl.errors import InputError
 from jaxrl.policy import Policy, load_policy
 from jaxrl.population.report import Report
+from jaxrl.preparation import PreparedSweep
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.results import Results
-from jaxrl.specification import PreparedSweep
 
 KEPT = 5
 

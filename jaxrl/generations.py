@@ -18,16 +18,16 @@ from jaxrl.population.cost import operations
 from jaxrl.population.layout import Verdict
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
+from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.allowance import Spent
 from jaxrl.search.cost import Cost, costs, to_csv
-from jaxrl.search.finalists import Finalist, compare, to_json
+from jaxrl.search.finalists import Finalist, compare, reward_threshold, to_json
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
 from jaxrl.search.results import Results
 from jaxrl.signals import handled_by
-from jaxrl.specification import FINALIST_EPISODES, PreparedSweep, reward_threshold
 from jaxrl.tracking.journal import Journal, Record, read
 from jaxrl.tracking.session import Session
 from jaxrl.training import Books, Display, Training, storage_errors

@@ -4,10 +4,10 @@ import pathlib
 
 from jaxrl.errors import InputError
 from jaxrl.generations import Outcome, Search
+from jaxrl.preparation import PreparedSweep, describe
 from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
 from jaxrl.saved import SavedSweep, sweep_json
 from jaxrl.search.mirror import StudyCopy
-from jaxrl.specification import PreparedSweep, describe
 from jaxrl.tracking.projection import Description
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
 from jaxrl.training import Display

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from jaxrl.errors import InputError
+from jaxrl.preparation import PreparedSweep, prepared
 from jaxrl.rundir import SPECIFICATION
 from jaxrl.search.generation import SEARCH, Generation
 from jaxrl.search.schedule import to_agent
 from jaxrl.search.space import Space, parse_space
-from jaxrl.specification import PreparedSweep, SweepSpec, prepared
+from jaxrl.specification import SweepSpec
 from jaxrl.tracking.projection import Description
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from jaxrl.command import Parser, say_error
 from jaxrl.dqn.hyperparameters import Cadence, Shape
 from jaxrl.errors import InputError, SweepError
+from jaxrl.preparation import PreparedSweep, prepare
 from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
 from jaxrl.saved import SavedSweep
@@ -24,7 +25,7 @@ from jaxrl.search.show import list_spaces, sample
 from jaxrl.search.space import check_parameter, load_space, packaged
 from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import parse_cell
-from jaxrl.specification import PreparedSweep, SweepSpec, prepare
+from jaxrl.specification import SweepSpec
 from jaxrl.tracking.console import (
     ConsoleDisplay,
     PatientConsole,

@@ -71,3 +71,13 @@ def _finalist(config: int, search: Results, fresh: Results, threshold: float | N
     found, mean = search.average(config), float(np.mean(scores))
     iqm = interquartile_mean(scores)
     return Finalist(config, found, iqm, low, high, mean, solved, found - mean)
+
+
+def reward_threshold(env_id: str) -> float | None:
+    """From which mean return on Gymnasium calls an environment solved, if it says so."""
+    import gymnasium
+
+    try:
+        return gymnasium.spec(env_id).reward_threshold
+    except gymnasium.error.Error:
+        return None

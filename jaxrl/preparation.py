@@ -1,0 +1,233 @@
+"""From a sweep's specification to what is trained: configurations, generations and their plans."""
+
+import dataclasses
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxrl.dqn import environment
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.errors import InputError
+from jaxrl.population.cost import seconds
+from jaxrl.population.devices import Hardware, configure
+from jaxrl.population.plan import Agent, Plan, make_plan
+from jaxrl.search.allowance import Spent, choose
+from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
+from jaxrl.search.models import Told
+from jaxrl.search.parameters import check_parameter, check_seed
+from jaxrl.search.pbt import Evolution
+from jaxrl.search.pruners import Pruner, make_pruner
+from jaxrl.search.schedule import to_agent, to_values
+from jaxrl.search.space import Space, load_space
+from jaxrl.search.study import Proposer
+from jaxrl.search.table import read_table
+from jaxrl.specification import SweepSpec
+from jaxrl.tracking.projection import Description
+
+FINALIST_EPISODES = 1_000
+"""Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSweep:
+    """A checked sweep, ready to be trained; nothing has been compiled or written."""
+
+    spec: SweepSpec
+    plan: Plan
+    """Of the first generation."""
+    generation: Generation
+    """The first."""
+    space: Space | None
+    """From which configurations are drawn; None where a table lists them."""
+    warnings: tuple[str, ...]
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Of the first generation."""
+        return tuple(self.generation.configurations.values())
+
+    @property
+    def configs(self) -> tuple[int, ...]:
+        """The configuration number of each agent of the first generation."""
+        return self.generation.configs
+
+    def draw(
+        self, number: int, first: int, told: Sequence[Told], spent: Spent
+    ) -> Generation | None:
+        """The ``number``-th generation, whose first agent is the ``first``-th of the search, after
+        what was ``told`` of the configurations before and they have taken; None after the last."""
+        if self.space is None:
+            return None
+        env, hardware = self.plan.env, self.plan.hardware
+        rows = _drawn(self.spec, self.space, env, hardware, number, told, spent)
+        return _generation(self.spec, number, first, rows, len(told)) if rows else None
+
+    def predicted_seconds(self, configuration: Configuration) -> float:
+        """Of an agent on one of the workers, without compilation."""
+        return seconds(configuration, self.plan.env, self.spec.steps)
+
+    def judge(self, generation: Generation) -> Pruner | Evolution | None:
+        """Who decides at the rungs of a generation of the search."""
+        spec, eval_steps = self.spec, self.spec.budget.eval_steps
+        if spec.pbt:
+            assert self.space is not None
+            rungs = [step for step in eval_steps[:-1] if step % spec.exploit_every == 0]
+            return Evolution(self.space, rungs, (spec.seed, generation.number))
+        return make_pruner(spec.pruner, eval_steps, list(generation.configurations))
+
+    def finalists(self, number: int, first: int, chosen: Mapping[int, Agent]) -> Generation:
+        """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
+        seeds = range(FRESH_SEED, FRESH_SEED + self.spec.final_seeds)
+        pairs = [(config, seed) for config in chosen for seed in seeds]
+        agents = tuple(dataclasses.replace(chosen[config], seed=seed) for config, seed in pairs)
+        return Generation(number, FINALISTS, first, agents, tuple(config for config, _ in pairs))
+
+    def plan_of(self, generation: Generation) -> Plan:
+        """How a generation is trained, on the devices of the first."""
+        first = self.plan
+        return _plan(self.spec, generation, first.env, first.hardware, first.capacity)
+
+
+def prepare(spec: SweepSpec) -> PreparedSweep:
+    """Draws or reads the configurations, checks everything, and plans.
+
+    Raises:
+        InputError: anything in the specification cannot be used.
+    """
+    if spec.config_table is not None:
+        return prepared(spec, None, _generation(spec, 0, 0, _listed(spec, spec.config_table)))
+    space = load_space(spec.space).fix(spec.fixed)
+    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    rows = _drawn(spec, space, environment.make(spec.env), hardware, 0, (), Spent())
+    return prepared(spec, space, _generation(spec, 0, 0, rows))
+
+
+def _generation(
+    spec: SweepSpec,
+    number: int,
+    first: int,
+    rows: Sequence[Mapping[str, Any]],
+    first_config: int = 0,
+) -> Generation:
+    configs, agents = [], []
+    for config, row in enumerate(rows, first_config):
+        for k in range(spec.seeds):
+            configs.append(config)
+            seed = check_seed(row.get("seed", spec.seed) + k)
+            agents.append(to_agent(row, seed, spec.steps))
+    return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
+
+
+def prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> PreparedSweep:
+    """A sweep whose first ``generation`` is known; raises as :func:`prepare`."""
+    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    plan = _plan(spec, generation, environment.make(spec.env), hardware)
+    configurations = generation.configurations.values()
+    idle = sum(c.learning_starts >= spec.steps for c in configurations)
+    warnings: tuple[str, ...] = ()
+    if idle:
+        warnings = (
+            f"{idle} of {len(configurations)} configurations never train: their learning_starts is "
+            f"not below the {spec.steps} steps.",
+        )
+    return PreparedSweep(spec, plan, generation, space, warnings)
+
+
+def _plan(
+    spec: SweepSpec,
+    generation: Generation,
+    env: environment.Environment,
+    hardware: Hardware,
+    least_capacity: int = 1,
+) -> Plan:
+    budget, is_final = spec.budget, generation.stage == FINALISTS
+    if is_final:
+        budget = dataclasses.replace(budget, final_episodes=FINALIST_EPISODES)
+    plan = make_plan(generation.agents, budget, env, hardware, least_capacity)
+    _check_schedules(spec, generation)
+    judges = spec.pbt or spec.pruner != "none"
+    if ((judges and not is_final) or generation.scheduled) and len(plan.waves) > 1:
+        needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
+        what = "--pbt" if spec.pbt else f"--pruner {spec.pruner}" if judges else "a schedule"
+        raise InputError(
+            f"{what} needs a generation as a whole, and {len(plan.agents)} agents "
+            f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use "
+            f"--generations {len(plan.waves) * spec.parts}, or fewer --configs."
+        )
+    return plan
+
+
+def _check_schedules(spec: SweepSpec, generation: Generation) -> None:
+    """Refuses schedules that cannot be followed."""
+    for step in generation.scheduled:
+        if step not in spec.budget.eval_steps[:-1]:
+            raise InputError(
+                f"a schedule changes hyperparameters at step {step}, which is no evaluation step "
+                f"before the last: they come every {spec.budget.eval_every} steps up to {spec.steps}."
+            )
+    if generation.scheduled and generation.stage != FINALISTS and spec.pruner != "none":
+        raise InputError(
+            f"--pruner {spec.pruner} cannot judge configurations with a schedule: leave it out."
+        )
+
+
+def _listed(spec: SweepSpec, table: str) -> list[dict[str, Any]]:
+    """The values of each configuration by name, ``seed`` among them where it is given."""
+    rows = read_table(table)
+    if spec.seeds > 1 and any("seed" in row for row in rows):
+        raise InputError(
+            f"the table {table} has a seed column, which names the one seed of each "
+            f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
+        )
+    fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
+    return [{**row, **fixed} for row in rows]
+
+
+def _drawn(
+    spec: SweepSpec,
+    space: Space,
+    env: environment.Environment,
+    hardware: Hardware,
+    generation: int,
+    told: Sequence[Told],
+    spent: Spent,
+) -> list[dict[str, Any]]:
+    """The same of what a sampler proposes; nothing after the last generation."""
+    proposer = Proposer(space, spec.sampler, spec.seed, spec.configs)
+    allowance = spec.allowance
+    if allowance is None:
+        left = spec.sizes[generation:]
+        return proposer.ask(generation, left[0], told) if left else []
+    room = allowance.room(generation, spent)
+    if not room:
+        return []
+    candidates = proposer.candidates(generation, told)
+    configurations = [to_agent(row, 0, spec.steps).configuration for row in candidates]
+    pace = spec.seeds * spent.pace
+    costs = [pace * seconds(c, env, spec.steps) for c in configurations]
+    rng = np.random.default_rng([spec.seed, generation, 1])
+    chosen = choose(costs, room, len(hardware.devices), allowance.exponent(spent), rng)
+    return [candidates[i] for i in chosen]
+
+
+def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:
+    """What trackers are told of a new sweep."""
+    spec = dataclasses.asdict(sweep.spec)
+    fixed = spec.pop("fixed")
+    params = {n: v for n, v in spec.items() if v is not None}
+    if sweep.spec.budget_seconds is not None:
+        params.pop("configs")
+    params |= {f"set.{name}": value for name, value in fixed.items()}
+    params |= {"eval_every": sweep.spec.budget.eval_every, "agents": len(sweep.configs)}
+    named = zip(sweep.configs, sweep.generation.agents, strict=True)
+    return Description(
+        name=name,
+        sweep_id=uuid.uuid4().hex,
+        experiment=experiment,
+        params=params,
+        configurations=[to_values(agent) for agent in dict(named).values()],
+        configs=sweep.configs,
+        seeds=[agent.seed for agent in sweep.plan.agents],
+    )
