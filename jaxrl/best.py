@@ -1,7 +1,6 @@
 """The best few policies of a sweep: kept as they come, saved in their order at the end."""
 
 import bisect
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from jaxrl.population.report import Report
 from jaxrl.preparation import PreparedSweep
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.results import Results
+from jaxrl.search.schedule import to_values
 
 KEPT = 5
 
@@ -116,7 +116,7 @@ class BestPolicies:
         return Policy(
             env_id=self._sweep.spec.env,
             num_actions=self._sweep.plan.env.num_actions,
-            configuration=dataclasses.asdict(agent.configuration),
+            configuration=to_values(agent),
             seed=agent.seed,
             observation_mean=mean,
             observation_std=std,

@@ -15,10 +15,10 @@ import jax
 import numpy as np
 from flax import serialization
 
-from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.dqn.networks import QNetwork
 from jaxrl.errors import InputError
-from jaxrl.search.space import check_seed
+from jaxrl.search.parameters import check_seed
+from jaxrl.search.schedule import to_agent, to_values
 
 PARAMS = "params.msgpack"
 DESCRIPTION = "policy.json"
@@ -85,12 +85,12 @@ def load_policy(directory: str | pathlib.Path) -> Policy:
     try:
         description = json.loads((path / DESCRIPTION).read_text("utf-8"))
         params = serialization.msgpack_restore((path / PARAMS).read_bytes())
-        configuration = Configuration.create(description["configuration"], 1)
+        agent = to_agent(description["configuration"], check_seed(description["seed"]), 1)
         policy = Policy(
             env_id=description["env"],
             num_actions=description["num_actions"],
-            configuration=dataclasses.asdict(configuration),
-            seed=check_seed(description["seed"]),
+            configuration=to_values(agent),
+            seed=agent.seed,
             observation_mean=np.array(description["observation_mean"], np.float32),
             observation_std=np.array(description["observation_std"], np.float32),
             params=jax.tree.map(np.asarray, params),

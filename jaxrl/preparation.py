@@ -18,7 +18,7 @@ from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
 from jaxrl.search.models import Told
 from jaxrl.search.parameters import check_parameter, check_seed
 from jaxrl.search.pbt import Evolution
-from jaxrl.search.pruners import Pruner, make_pruner
+from jaxrl.search.pruners import PRUNERS, Pruner
 from jaxrl.search.schedule import to_agent, to_values
 from jaxrl.search.space import Space, load_space
 from jaxrl.search.study import Proposer
@@ -75,7 +75,7 @@ class PreparedSweep:
             assert self.space is not None
             rungs = [step for step in eval_steps[:-1] if step % spec.exploit_every == 0]
             return Evolution(self.space, rungs, (spec.seed, generation.number))
-        return make_pruner(spec.pruner, eval_steps, list(generation.configurations))
+        return PRUNERS[spec.pruner](eval_steps, list(generation.configurations))
 
     def finalists(self, number: int, first: int, chosen: Mapping[int, Agent]) -> Generation:
         """The ``chosen`` configurations once more, each on seeds that the search has not seen."""

@@ -1,14 +1,11 @@
 """A sweep's specification as ``sweep.json`` keeps it, and back."""
 
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
 import platform
 from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from jaxrl.errors import InputError
 from jaxrl.preparation import PreparedSweep, prepared
@@ -18,6 +15,7 @@ from jaxrl.search.schedule import to_agent
 from jaxrl.search.space import Space, parse_space
 from jaxrl.specification import SweepSpec
 from jaxrl.tracking.projection import Description
+from jaxrl.versions import STACK, version
 
 
 def sweep_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]:
@@ -27,7 +25,7 @@ def sweep_json(sweep: PreparedSweep, description: Description) -> dict[str, Any]
         "versions": _versions(),
         "platform": sweep.plan.hardware.platform,
         "device": sweep.plan.hardware.description,
-        "parameters": None if sweep.space is None else yaml.safe_load(sweep.space.to_yaml()),
+        "parameters": None if sweep.space is None else sweep.space.content(),
         **dataclasses.asdict(description),
     }
 
@@ -107,9 +105,9 @@ class SavedSweep:
                 f"{self.platform}, or begin a new sweep."
             )
         changed = [
-            f"{name} {self.versions[name]} has become {version}"
-            for name, version in _versions().items()
-            if self.versions.get(name) not in (None, version) and name not in ("mlflow", "python")
+            f"{name} {self.versions[name]} has become {here}"
+            for name, here in _versions().items()
+            if self.versions.get(name) not in (None, here) and name not in ("mlflow", "python")
         ]
         if not changed:
             return sweep
@@ -118,12 +116,4 @@ class SavedSweep:
 
 
 def _versions() -> dict[str, str | None]:
-    packages = ("jaxrl", "jax", "jaxlib", "flax", "optax", "gymnax", "numpy", "mlflow")
-    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return {"python": platform.python_version(), **{name: version(name) for name in STACK}}

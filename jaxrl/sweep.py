@@ -19,10 +19,11 @@ from jaxrl.preparation import PreparedSweep, prepare
 from jaxrl.rundir import refuse_existing
 from jaxrl.runner import Outcome, begin, resume
 from jaxrl.saved import SavedSweep
+from jaxrl.search.parameters import check_parameter
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import AVERAGES, SELECTIONS
 from jaxrl.search.show import list_spaces, sample
-from jaxrl.search.space import check_parameter, load_space, packaged
+from jaxrl.search.space import load_space, packaged
 from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import parse_cell
 from jaxrl.specification import SweepSpec
@@ -123,7 +124,7 @@ def _add_search(parser: argparse.ArgumentParser, default: SweepSpec) -> None:
     how = parser.add_argument_group("how it is searched")
     how.add_argument(
         "--pruner",
-        choices=PRUNERS,
+        choices=list(PRUNERS),
         help=f"which configurations of a generation end early ({default.pruner})",
     )
     how.add_argument(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import InputError
+from jaxrl.search.parameters import Choice, Interval, check_seed
 from jaxrl.search.samplers import SAMPLERS
-from jaxrl.search.space import Choice, Interval, check_seed, load_space, packaged, parse_space
+from jaxrl.search.space import load_space, packaged, parse_space
 
 # The table of the course's notebook, under this package's names.
 HANDS_ON_RL = {

@@ -12,9 +12,10 @@ import pytest
 
 from jaxrl.errors import InputError
 from jaxrl.search.mirror import mirror
+from jaxrl.search.models import Told
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import Choice, Interval, Space, load_space
-from jaxrl.search.study import SAMPLER_NAMES, Proposer, Told
+from jaxrl.search.study import SAMPLER_NAMES, Proposer
 
 ABSENT = {
     name
@@ -141,7 +142,8 @@ class TestLearning:
 
     def test_the_user_sees_no_warnings(self, sampler):
         script = (
-            "import json, sys; from jaxrl.search.study import Proposer, Told\n"
+            "import json, sys; from jaxrl.search.study import Proposer\n"
+            "from jaxrl.search.models import Told\n"
             "from jaxrl.search.space import Choice, Space\n"
             "space = Space({'double_q': Choice((True, False)), 'n_step': Choice((1, 2, 3),"
             " when={'double_q': [True]})})\n"

@@ -1,7 +1,6 @@
 """The first cells: is the image as it was, where do runs go, which MLflow."""
 
 import getpass
-import importlib.metadata
 import os
 import pathlib
 import re
@@ -12,6 +11,7 @@ from jaxrl.notebook.stop import stops
 from jaxrl.tracking.credentials import VARIABLE
 from jaxrl.tracking.mlflow_tracker import MlflowTracker
 from jaxrl.tracking.projection import Description
+from jaxrl.versions import version
 
 WAYS = ("paste", "secret", "none")
 
@@ -30,7 +30,7 @@ def check_install(versions_before: str | pathlib.Path) -> None:
     for line in pathlib.Path(versions_before).read_text().splitlines():
         if match := re.fullmatch(r"([\w.-]+)==(\S+)", line.strip()):
             name, before = match.groups()
-            if (now := _version(name)) != before:
+            if (now := version(name) or "nothing") != before:
                 changed.append(f"{name} {before} became {now}")
     if changed:
         raise InputError(
@@ -38,14 +38,7 @@ def check_install(versions_before: str | pathlib.Path) -> None:
             "Runtime, Disconnect and delete runtime, and install again with the -c option of the "
             "cell above."
         )
-    print(f"jaxrl {importlib.metadata.version('jaxrl')} is installed, and nothing was replaced")
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "nothing"
+    print(f"jaxrl {version('jaxrl')} is installed, and nothing was replaced")
 
 
 @stops

@@ -26,6 +26,12 @@ def as_image(figure: Figure, text: str) -> Image:
     return Image(file.getvalue(), alt=text)
 
 
+def check_finished(run_dir: pathlib.Path) -> None:
+    """Raises ``InputError`` where a run directory has no best policies."""
+    if not (run_dir / "best").is_dir():
+        raise InputError(f"{run_dir} has no best policies: has its sweep finished?")
+
+
 @stops
 def show_curves(run_dir: pathlib.Path) -> None:
     """How the population learned."""
@@ -46,8 +52,7 @@ def show_importance(run_dir: pathlib.Path) -> None:
 @stops
 def show_best(run_dir: pathlib.Path, episodes: int = 100) -> None:
     """Evaluates the best policy in Gymnasium's environment, and shows its first episode."""
-    if not (run_dir / "best").is_dir():
-        raise InputError(f"{run_dir} has no best policies: has its sweep finished?")
+    check_finished(run_dir)
     with tempfile.TemporaryDirectory() as folder:
         gif = pathlib.Path(folder) / "pole.gif"
         options = ["--episodes", str(episodes), "--gif", str(gif)]

@@ -21,7 +21,7 @@ from IPython.display import HTML, DisplayHandle, display
 from jaxrl import child
 from jaxrl.errors import InputError
 from jaxrl.notebook.setup import environment, own_database
-from jaxrl.notebook.show import CURVES, as_image
+from jaxrl.notebook.show import CURVES, as_image, check_finished
 from jaxrl.notebook.stop import stops
 from jaxrl.policy import DESCRIPTION
 from jaxrl.report.data import Curves
@@ -33,7 +33,6 @@ from jaxrl.tracking.credentials import VARIABLE
 _LOOK_SECONDS = 2.0
 _PICTURE_SECONDS = 8.0
 _LAST_LINES = 24
-_UNFINISHED = "{} has no best policies: has its sweep finished?"
 
 
 @stops
@@ -64,8 +63,7 @@ def retrain(
     The score of a search flatters its winner, which was the luckiest of many; this one does not.
     """
     source, target = pathlib.Path(run_dir), pathlib.Path(to)
-    if not (source / "best").is_dir():
-        raise InputError(_UNFINISHED.format(source))
+    check_finished(source)
     configuration = _read(source / "best" / "1" / DESCRIPTION)["configuration"]
     spec = _read(source / "sweep.json")["spec"]
     if (target / "sweep.json").exists():
@@ -81,14 +79,8 @@ def retrain(
         target,
         *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(FRESH_SEED)],
         *["--steps", str(spec["steps"]), "--env", spec["env"]],
-        *[
-            "--final-episodes",
-            str(episodes),
-            "--select",
-            spec["select"],
-            "--device",
-            spec["device"],
-        ],
+        *["--final-episodes", str(episodes)],
+        *["--select", spec["select"], "--device", spec["device"]],
     )
     with (target / "results.csv").open(newline="") as file:
         scores = np.array([float(row[SELECTIONS[spec["select"]]]) for row in csv.DictReader(file)])
@@ -105,8 +97,7 @@ def download(run_dir: str | pathlib.Path) -> None:
     """Packs the best policies and the results of ``run_dir``, and the notebook's own MLflow file if
     it is tracked there; in Colab the browser takes the archive."""
     path = pathlib.Path(run_dir)
-    if not (path / "best").is_dir():
-        raise InputError(_UNFINISHED.format(path))
+    check_finished(path)
     folder = path / "download"
     shutil.copytree(path / "best", folder / "best", dirs_exist_ok=True)
     shutil.copy(path / "results.csv", folder)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.errors import InputError
+from jaxrl.search.generation import FINALISTS
 from jaxrl.tracking import journal
 
 
@@ -63,7 +64,7 @@ class Curves:
         for record, position in journal.read(self.run_dir / "journal", self._position):
             self._position = position
             if record["kind"] == "generation":
-                self._is_final = record["stage"] == "finalists"
+                self._is_final = record["stage"] == FINALISTS
                 if not self._is_final:
                     self.configs += record["configs"]
                     self.seeds += record["seeds"]

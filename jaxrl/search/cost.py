@@ -1,13 +1,11 @@
 """Score against cost: what each configuration took, and which are worth it."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 from jaxrl.search.results import Results
-from jaxrl.search.table import format_cell
+from jaxrl.search.table import write_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +31,16 @@ def costs(results: Results, operations: Mapping[int, float]) -> list[Cost]:
     found = {}
     for config, each in sorted(operations.items()):
         seeds = results.seeds(config)
-        score = math.nan if any(r.diverged for r in seeds) else results.average(config)
         spent = sum(result.device_seconds for result in seeds)
-        found[config] = (score, each * len(seeds), spent)
+        found[config] = (results.sound_average(config), each * len(seeds), spent)
     front = _front({c: (score, ops) for c, (score, ops, _) in found.items()})
     return [Cost(config, *values, on_front=config in front) for config, values in found.items()]
 
 
 def to_csv(rows: Sequence[Cost]) -> str:
     """``costs.csv``."""
-    file = io.StringIO()
     names = [field.name for field in dataclasses.fields(Cost)]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([format_cell(getattr(row, name)) for name in names] for row in rows)
-    return file.getvalue()
+    return write_table(names, map(dataclasses.asdict, rows))
 
 
 def _front(points: Mapping[int, tuple[float, float]]) -> set[int]:

@@ -1,5 +1,6 @@
 """What a hyperparameter of a search space may be: an interval, a choice, or a constant."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ _BELOW_1 = math.nextafter(1, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Varying:
+class Varying(abc.ABC):
     """A hyperparameter that varies: everywhere, or only where every hyperparameter that ``when``
     names has one of the values listed there. Elsewhere it is ``otherwise``, or its default (None).
     """
@@ -25,25 +26,25 @@ class Varying:
     otherwise: Any = None
 
     @property
+    @abc.abstractmethod
     def levels(self) -> int | None:
         """How many values it has, if they are listed or stepped."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def at(self, u: float) -> Any:
         """The value at coordinate ``u`` in [0, 1) of its axis."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def coordinate(self, value: Any) -> float:
         """A coordinate with that value: the middle of all of them."""
-        raise NotImplementedError
 
     def entry(self) -> dict[str, Any]:
         """What a space file says of it."""
         entry: dict[str, Any] = {}
         if self.when:
-            entry["when"] = {n: [_plain(v) for v in values] for n, values in self.when.items()}
+            entry["when"] = {n: [plain(v) for v in values] for n, values in self.when.items()}
         if self.otherwise is not None:
-            entry["otherwise"] = _plain(self.otherwise)
+            entry["otherwise"] = plain(self.otherwise)
         return entry
 
 
@@ -64,7 +65,7 @@ class Choice(Varying):
         return (self.values.index(value) + 0.5) / len(self.values)
 
     def entry(self) -> dict[str, Any]:
-        return {"choices": [_plain(value) for value in self.values], **super().entry()}
+        return {"choices": [plain(value) for value in self.values], **super().entry()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +214,6 @@ def _parse_interval(name: str, entry: Mapping[str, Any]) -> Interval:
     return Interval(low, high, log, step, integer)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` as YAML has it: lists instead of tuples."""
     return list(value) if isinstance(value, tuple) else value

@@ -6,11 +6,11 @@ Scores are evaluation returns of the policies so far, a configuration's mean ove
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 FACTOR = 3
 """η of successive halving: one of so many goes on at each rung."""
-_BRACKETS = 3
+_RUNGS = 2
 
 
 class Pruner(abc.ABC):
@@ -33,14 +33,13 @@ class Halving(Pruner):
 
     Args:
         eval_steps: of the generation, the last its end.
-        rungs: how many.
     """
 
-    def __init__(self, eval_steps: Sequence[int], rungs: int = 2) -> None:
-        self.rungs = _rungs(eval_steps, rungs)
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
+        self.rungs = _rungs(eval_steps)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
-        return set(ranked(scores)[math.ceil(len(scores) / FACTOR) :])
+        return _beaten(scores)
 
 
 class Hyperband(Pruner):
@@ -52,7 +51,7 @@ class Hyperband(Pruner):
     """
 
     def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
-        longest = _rungs(eval_steps, _BRACKETS - 1)
+        longest = _rungs(eval_steps)
         brackets = [longest[start:] for start in range(len(longest) + 1)]
         weights = [_share(bracket, eval_steps[-1]) for bracket in brackets]
         self.rungs = longest
@@ -65,8 +64,7 @@ class Hyperband(Pruner):
         ended: set[int] = set()
         for bracket in {self._bracket[config] for config in scores}:
             if rung in bracket:
-                mine = {c: s for c, s in scores.items() if self._bracket[c] == bracket}
-                ended |= set(ranked(mine)[math.ceil(len(mine) / FACTOR) :])
+                ended |= _beaten({c: s for c, s in scores.items() if self._bracket[c] == bracket})
         return ended
 
 
@@ -74,7 +72,7 @@ class Median(Pruner):
     """Stops whoever is below the median of all that have come as far (the rule of Vizier, Golovin et
     al. 2017), at every evaluation but those of the first quarter."""
 
-    def __init__(self, eval_steps: Sequence[int]) -> None:
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
         self.rungs = tuple(s for s in eval_steps[:-1] if s >= eval_steps[-1] / 4)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
@@ -83,23 +81,25 @@ class Median(Pruner):
         return {c for c in order[1:] if math.isnan(scores[c]) or scores[c] < middle}
 
 
-PRUNERS = ("none", "halving", "hyperband", "median")
+PRUNERS: dict[str, Callable[[Sequence[int], Sequence[int]], Pruner | None]] = {
+    "none": lambda eval_steps, configs: None,
+    "halving": Halving,
+    "hyperband": Hyperband,
+    "median": Median,
+}
+"""By name what makes the pruner of a generation, of its evaluation steps and its configurations."""
 
 
-def make_pruner(name: str, eval_steps: Sequence[int], configs: Sequence[int]) -> Pruner | None:
-    """The pruner of a generation of ``configs``; None for ``none``."""
-    if name == "halving":
-        return Halving(eval_steps)
-    if name == "hyperband":
-        return Hyperband(eval_steps, configs)
-    return Median(eval_steps) if name == "median" else None
-
-
-def _rungs(eval_steps: Sequence[int], count: int) -> tuple[int, ...]:
-    """The evaluation steps nearest to a ninth, a third, … of the way, before its end."""
-    ideal = [eval_steps[-1] / FACTOR**k for k in range(count, 0, -1)]
+def _rungs(eval_steps: Sequence[int]) -> tuple[int, ...]:
+    """The evaluation steps nearest to a ninth and a third of the way, before its end."""
+    ideal = [eval_steps[-1] / FACTOR**k for k in range(_RUNGS, 0, -1)]
     nearest = [min(eval_steps, key=lambda step: abs(step - way)) for way in ideal]
     return tuple(sorted({step for step in nearest if step < eval_steps[-1]}))
+
+
+def _beaten(scores: Mapping[int, float]) -> set[int]:
+    """All but the best third."""
+    return set(ranked(scores)[math.ceil(len(scores) / FACTOR) :])
 
 
 def ranked(scores: Mapping[int, float]) -> list[int]:

@@ -1,8 +1,6 @@
 """What each agent has reached, and who is ahead."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +14,7 @@ from jaxrl.population.plan import Agent
 from jaxrl.population.report import Report
 from jaxrl.search.models import Told
 from jaxrl.search.schedule import to_json
-from jaxrl.search.table import RESULT_COLUMNS, format_cell
+from jaxrl.search.table import RESULT_COLUMNS, write_table
 
 SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
 """Which policy stands for a configuration, and the result column that ranks it."""
@@ -159,8 +157,7 @@ class Results:
 
     def sound(self, count: int) -> list[int]:
         """The first ``count`` of the ranking that have a score and no diverged seed."""
-        scored = (c for c in self.ranking() if not math.isnan(self.average(c)))
-        return [c for c in scored if not any(r.diverged for r in self._by_config[c])][:count]
+        return [c for c in self.ranking() if not math.isnan(self.sound_average(c))][:count]
 
     def has_reached(self, target: float | None) -> bool:
         """Whether a configuration has a score of ``target`` on each of its seeds."""
@@ -203,10 +200,10 @@ class Results:
     def _told(self, seeds: Sequence[Result]) -> Told:
         first = seeds[0]
         steps = set[int].intersection(*(set(result.evaluations) for result in seeds))
-        is_sound = not any(result.diverged for result in seeds)
+        score = self.sound_average(first.config)
         return Told(
             values={**dataclasses.asdict(first.agent.configuration), "seed": first.agent.seed},
-            score=self.average(first.config) if is_sound else None,
+            score=None if math.isnan(score) else score,
             pruned_at=first.env_steps if first.status == "pruned" else None,
             intermediate={s: float(np.mean([r.evaluations[s] for r in seeds])) for s in steps},
         )
@@ -217,15 +214,16 @@ class Results:
         if not any(row["schedule"] for row in rows):
             for row in rows:
                 del row["schedule"]
-        file = io.StringIO()
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
-        return file.getvalue()
+        return write_table(list(rows[0]), rows)
 
     def average(self, config: int) -> float:
         """The score of a configuration: the average over its seeds; NaN where one is missing."""
         return self._average([self.score(result) for result in self._by_config[config]])
+
+    def sound_average(self, config: int) -> float:
+        """The same; NaN too where a seed diverged."""
+        is_sound = not any(result.diverged for result in self._by_config[config])
+        return self.average(config) if is_sound else math.nan
 
     def _final_order(self, config: int) -> tuple[Any, ...]:
         seeds = self._by_config[config]

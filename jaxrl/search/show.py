@@ -1,11 +1,8 @@
 """What the command shows of spaces, without training."""
 
-import csv
-import io
-
 from jaxrl.search.space import Space, load_space, packaged
 from jaxrl.search.study import Proposer
-from jaxrl.search.table import format_cell
+from jaxrl.search.table import write_table
 
 
 def list_spaces() -> str:
@@ -25,8 +22,4 @@ def sample(space: Space, sampler: str, seed: int, count: int) -> str:
         InputError: the sampler cannot be used.
     """
     rows = Proposer(space, sampler, seed, count).ask(0, count, [])
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(space.parameters), lineterminator="\n")
-    table.writeheader()
-    table.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
-    return text.getvalue()
+    return write_table(list(space.parameters), rows)

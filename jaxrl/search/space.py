@@ -35,17 +35,15 @@ from jaxrl.search.parameters import (
     Interval,
     Varying,
     check_parameter,
-    check_seed,
     default,
     parse_parameter,
+    plain,
 )
 
 __all__ = [
     "Choice",
     "Interval",
     "Space",
-    "check_parameter",
-    "check_seed",
     "load_space",
     "packaged",
     "parse_space",
@@ -136,8 +134,13 @@ class Space:
                 values[name] = parameter.otherwise
         return {name: values[name] for name in self.parameters if name in values}
 
+    def content(self) -> dict[str, Any]:
+        """What its file holds; parsed again, it is the same space."""
+        header = {"description": self.description} if self.description else {}
+        return {**header, "parameters": {n: _entry(p) for n, p in self.parameters.items()}}
+
     def to_yaml(self) -> str:
-        """The space as a file, a line a hyperparameter; loaded again, it is the same space."""
+        """The space as a file, a line a hyperparameter."""
         lines = [f"  {name}: {_flow(p)}\n" for name, p in self.parameters.items()]
         header = {"description": self.description} if self.description else {}
         text = yaml.safe_dump(header, allow_unicode=True, width=96) if header else ""
@@ -183,11 +186,14 @@ def _possible(parameters: Mapping[str, Any], name: str) -> tuple[Any, ...]:
     return (*parameter.values, elsewhere)
 
 
+def _entry(value: Any) -> Any:
+    """What a space file says of a parameter."""
+    return value.entry() if isinstance(value, Varying) else plain(value)
+
+
 def _flow(value: Any) -> str:
     """A value or a parameter as YAML on one line."""
-    entry = value.entry() if isinstance(value, Varying) else value
-    entry = list(entry) if isinstance(entry, tuple) else entry
-    text = yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=math.inf)
+    text = yaml.safe_dump(_entry(value), default_flow_style=True, sort_keys=False, width=math.inf)
     return text.removesuffix("...\n").strip()
 
 

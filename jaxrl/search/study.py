@@ -14,8 +14,6 @@ from jaxrl.search.parameters import Varying
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import Space
 
-__all__ = ["SAMPLER_NAMES", "Proposer", "Told"]
-
 SAMPLER_NAMES: tuple[str, ...] = (*SAMPLERS, "grid", *MODELS)
 """Every sampler; those that learn from scores come last."""
 

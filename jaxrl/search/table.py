@@ -5,15 +5,17 @@ passed over, so that such a file, or a part of it, is itself a table.
 """
 
 import csv
+import io
 import json
 import math
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.errors import InputError
+from jaxrl.search.parameters import check_parameter
 from jaxrl.search.schedule import check_schedule
-from jaxrl.search.space import check_parameter
 
 RESULT_COLUMNS = (
     "train_return_mean",
@@ -55,6 +57,15 @@ def format_cell(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value)
+
+
+def write_table(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a column for each of ``names``; blank where a row has no such value."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({n: format_cell(value) for n, value in row.items()} for row in rows)
+    return file.getvalue()
 
 
 def parse_cell(cell: str) -> Any:

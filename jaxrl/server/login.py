@@ -50,9 +50,10 @@ class Brake:
 
     def right(self, login: Authorization) -> None:
         """Says that a login was right."""
+        digest = self._digest(login)
         with self._lock:
-            self._known[self._digest(login)] = None
-            self._known.move_to_end(self._digest(login))
+            self._known[digest] = None
+            self._known.move_to_end(digest)
             if len(self._known) > _MOST_KNOWN:
                 self._known.popitem(last=False)
 

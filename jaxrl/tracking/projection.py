@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl.search.generation import FINALISTS
 from jaxrl.search.results import interquartile_mean
 from jaxrl.search.schedule import CHANGEABLE
 from jaxrl.search.table import format_cell
@@ -170,7 +171,7 @@ class Projection:
 
     def _begin(self, record: Record) -> Iterator[RunUpdate]:
         """A generation: new configurations, or finalists, whose seeds are fresh ones."""
-        self._generation, self._is_final = record["generation"], record["stage"] == "finalists"
+        self._generation, self._is_final = record["generation"], record["stage"] == FINALISTS
         self._configs += record["configs"]
         self._left = len(record["configs"])
         self._configurations |= {int(c): v for c, v in record["configurations"].items()}
@@ -178,9 +179,8 @@ class Projection:
             self._seeds.clear()
         for config, seed in zip(record["configs"], record["seeds"], strict=True):
             self._seeds[config].append(seed)
-        for config in dict.fromkeys(record["configs"]):
-            if self._is_final:
-                yield RunUpdate(config, record["time"], tags={"finalist": "true"})
+        for config in dict.fromkeys(record["configs"] if self._is_final else ()):
+            yield RunUpdate(config, record["time"], tags={"finalist": "true"})
 
     def _stop(self, record: Record) -> Iterator[RunUpdate]:
         """A rung: the configurations of these agents end."""
