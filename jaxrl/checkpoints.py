@@ -113,14 +113,17 @@ class Checkpoints:
         self._number = max(map(_number, directory.glob("*.npz")), default=0)
 
     def load(
-        self, layouts: Sequence[Mapping[int, Sequence[int]]], ended: Collection[int]
+        self,
+        layouts: Sequence[Mapping[int, Sequence[int]]],
+        ended: Collection[int],
+        anew: int,
     ) -> tuple[int, dict[int, SavedTile]]:
-        """What the newest whole checkpoint has, and how many rungs it had passed; nothing, and all of
-        them, where there is none.
+        """What the newest whole checkpoint has, and how many rungs it had passed; nothing and
+        ``anew`` where there is none.
 
         Args:
             layouts: after each number of rungs the tiles, by number, with their agents.
-            ended: agents; a tile of none but such is passed over.
+            ended: agents; after the last rung, a tile of none but such is passed over.
         """
         gone = set(ended)
         for path in sorted(self._directory.glob("state-*.npz"), reverse=True):
@@ -135,12 +138,13 @@ class Checkpoints:
                     _check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
                 continue  # half of it is missing: the one before may be whole
-            entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}
+            if manifest.rungs == len(layouts) - 1:
+                entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}
             self._rungs, self._entries = manifest.rungs, entries
             saved = {i: SavedTile(e.state[1], self._loader(i, e)) for i, e in entries.items()}
             return manifest.rungs, saved
-        self._rungs = len(layouts) - 1
-        return self._rungs, {}
+        self._rungs = anew
+        return anew, {}
 
     def start(self) -> None:
         self._thread.start()

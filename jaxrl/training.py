@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -118,8 +119,11 @@ class Training:
         self._stopped: set[int] = set()
         self._layouts = [Layout.of(plan)]
         self._rungs = [*generation.scheduled, *(judge.rungs if judge else ())]
-        for rung, verdict in sorted({**generation.scheduled, **decided}.items()):
+        known = sorted({**generation.scheduled, **decided}.items())
+        for rung, verdict in known:
             self._pass(rung, verdict)
+        # Who was stopped need not be trained again, but who became a copy has to become one.
+        self._anew = len([*itertools.takewhile(lambda rung: not rung[1].copies, known)])
 
     @property
     def trouble(self) -> str | None:
@@ -145,7 +149,8 @@ class Training:
         """Trains until the end, or until :meth:`stop`; ``finished`` or ``killed``."""
         plan, checkpoints, lease = self._plan, self._checkpoints, self._books.lease
         ended = {i for i in range(len(plan.agents)) if self._result(i).has_ended}
-        passed, saved = checkpoints.load([layout.agents for layout in self._layouts], ended)
+        tiles = [layout.agents for layout in self._layouts]
+        passed, saved = checkpoints.load(tiles, ended, self._anew)
         layout = self._layouts[passed]
         # Who has finished, and not just stopped, may yet share a tile with others after a rung.
         out = ended if passed == len(self._layouts) - 1 else self._stopped

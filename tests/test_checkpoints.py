@@ -35,7 +35,7 @@ class Store:
         self.checkpoints = Checkpoints(folder, self.control, every, self.count, 1000, generation)
 
     def load(self):
-        return self.checkpoints.load([dict(enumerate(TILES))], ())[1]
+        return self.checkpoints.load([dict(enumerate(TILES))], (), 0)[1]
 
     def count(self):
         self.commits += 1
@@ -63,7 +63,7 @@ class Store:
 
 
 def load(folder, tiles=TILES, ended=(), **options):
-    return Store(folder, **options).checkpoints.load([dict(enumerate(tiles))], ended)[1]
+    return Store(folder, **options).checkpoints.load([dict(enumerate(tiles))], ended, 0)[1]
 
 
 def test_what_was_written_is_loaded_with_every_block(tmp_path):
@@ -164,13 +164,13 @@ def test_after_a_rung_a_checkpoint_is_of_the_tiles_that_are_left(tmp_path):
         store.write(*(report(tile, 100, [0], value=1) for tile in (0, 1, 2)))
         store.checkpoints.add(report(1, 110, [0], value=2))  # of a checkpoint that is never whole
         store.checkpoints.add(passed((1, (2, 3)), (3, (0, 5))))
-        rungs, saved = Store(tmp_path).checkpoints.load([before, after], ())
+        rungs, saved = Store(tmp_path).checkpoints.load([before, after], (), 1)
         assert (rungs, saved.keys()) == (0, {0, 1, 2})
         store.write(report(1, 120, [0], value=3), regrouped(3, 120, [0, 5]))
-    rungs, saved = Store(tmp_path).checkpoints.load([before, after], ())
+    rungs, saved = Store(tmp_path).checkpoints.load([before, after], (), 1)
     assert (rungs, {tile: each.step for tile, each in saved.items()}) == (1, {1: 120, 3: 120})
     assert saved[1].load().blocks[0][0, 0, 0] == 3
-    rungs, saved = Store(tmp_path).checkpoints.load([before], ())  # who has passed fewer rungs
+    rungs, saved = Store(tmp_path).checkpoints.load([before], (), 0)  # who has passed fewer rungs
     assert (rungs, saved.keys()) == (0, {0, 1, 2})
 
 
