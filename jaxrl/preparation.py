@@ -75,7 +75,7 @@ class PreparedSweep:
             assert self.space is not None
             rungs = [step for step in eval_steps[:-1] if step % spec.exploit_every == 0]
             return Evolution(self.space, rungs, (spec.seed, generation.number))
-        return PRUNERS[spec.pruner](eval_steps, list(generation.configurations))
+        return PRUNERS[spec.pruner or "none"](eval_steps, list(generation.configurations))
 
     def finalists(self, number: int, first: int, chosen: Mapping[int, Agent]) -> Generation:
         """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
@@ -207,8 +207,10 @@ def _drawn(
     configurations = [to_agent(row, 0, spec.steps).configuration for row in candidates]
     pace = spec.seeds * spent.pace
     costs = [pace * seconds(c, env, spec.steps) for c in configurations]
-    rng = np.random.default_rng([spec.seed, generation, 1])
-    chosen = choose(costs, room, len(hardware.devices), allowance.exponent(spent), rng)
+    shapes = [configuration.shape for configuration in configurations]
+    known = {to_agent(trial.values, 0, spec.steps).configuration.shape for trial in told}
+    rng, workers = np.random.default_rng([spec.seed, generation, 1]), len(hardware.devices)
+    chosen = choose(costs, shapes, known, room, workers, allowance.exponent(spent), rng)
     return [candidates[i] for i in chosen]
 
 

@@ -28,7 +28,7 @@ class SweepSpec:
 
     ``eval_every`` None is a twentieth of the steps; ``generations`` None is one, or what the sampler
     needs to learn from. ``budget_seconds`` of device time, where given, decide how many configurations
-    there are, and not ``configs``.
+    there are, and not ``configs``; ``pruner`` None is then ``halving``, and else ``none``.
     """
 
     space: str = "cartpole"
@@ -37,7 +37,7 @@ class SweepSpec:
     config_table: str | None = None
     sampler: str = "random"
     generations: int | None = None
-    pruner: str = "none"
+    pruner: str | None = None
     pbt: bool = False
     pbt_every: int | None = None
     stop_at: float | None = None
@@ -59,6 +59,9 @@ class SweepSpec:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+        if self.pruner is None:
+            is_timed = self.budget_seconds is not None and not self.pbt
+            object.__setattr__(self, "pruner", "halving" if is_timed else "none")
         self._check_budget()
         self._check_pbt()
         most = self.configs if self.budget_seconds is None else MAX_AGENTS

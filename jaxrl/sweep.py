@@ -125,7 +125,8 @@ def _add_search(parser: argparse.ArgumentParser, default: SweepSpec) -> None:
     how.add_argument(
         "--pruner",
         choices=list(PRUNERS),
-        help=f"which configurations of a generation end early ({default.pruner})",
+        help="which configurations of a generation end early (halving with --budget-seconds, else "
+        "none)",
     )
     how.add_argument(
         "--pbt",

@@ -150,7 +150,7 @@ class Plan:
     def compile_seconds(self) -> float:
         """A rough time for compiling what a CPU needs where none of it is cached; some of it passes
         beside the training."""
-        return _COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
+        return COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
 
 
 _USABLE = 0.9
@@ -186,7 +186,7 @@ _STEP_SECONDS = 0.3e-6
 _BYTES_PER_SECOND = 110e9
 _UPDATE_SECONDS = 8e-6
 _FLOPS = 170e9
-_COMPILE_SECONDS = 4.0
+COMPILE_SECONDS = 4.0
 
 
 def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> float:

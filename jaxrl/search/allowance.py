@@ -7,12 +7,16 @@ https://arxiv.org/abs/2003.10870; how promising a candidate is has the sampler a
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
+from jaxrl.population.plan import COMPILE_SECONDS
+
 LEARNERS = ("random", "sobol", "tpe")
 """Samplers that can be asked for candidates of which most are not taken."""
+_COMPILING = 0.25
+"""Of the time of a generation, what compiling for it may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,23 +54,30 @@ class Allowance:
 
 def choose(
     costs: Sequence[float],
+    shapes: Sequence[Hashable],
+    known: Collection[Hashable],
     room: float,
     workers: int,
     exponent: float,
     rng: np.random.Generator,
 ) -> list[int]:
     """Which candidates to train, in their order: by weighted chance without replacement (Efraimidis
-    and Spirakis 2006) as many as fit, and at least the cheapest.
+    and Spirakis 2006) as many as fit, and at least one.
 
     Args:
         costs: of each candidate, seconds on one worker.
+        shapes: of each, what has to be compiled for it.
+        known: shapes that have been compiled; others may take a share of the room.
         room: seconds on each of ``workers``; a configuration that alone takes longer is left out.
         exponent: α above.
     """
+    ready, chosen, left = set(known), [], room * workers
+    most = len(ready) + max(int(left * _COMPILING / COMPILE_SECONDS), not ready)
     keys = rng.exponential(size=len(costs)) * np.asarray(costs) ** exponent
-    chosen, left = [], room * workers
     for candidate in np.argsort(keys).tolist():
-        if costs[candidate] <= min(left, room):
+        cost, shape = costs[candidate], shapes[candidate]
+        if cost <= min(left, room) and (shape in ready or len(ready) < most):
             chosen.append(candidate)
-            left -= costs[candidate]
+            ready.add(shape)
+            left -= cost
     return sorted(chosen) or [int(np.argmin(costs))]
