@@ -2,27 +2,24 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import FrameType
 
 import numpy as np
 
 from jaxrl.best import BestPolicies
+from jaxrl.conclusion import Conclusion
 from jaxrl.lease import Lease
-from jaxrl.population.cost import operations
 from jaxrl.population.layout import Verdict
 from jaxrl.population.program import ProgramStore
 from jaxrl.population.report import Report
 from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.allowance import Spent
-from jaxrl.search.cost import Cost, costs, to_csv
-from jaxrl.search.finalists import Finalist, compare, reward_threshold, to_json
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
@@ -42,14 +39,10 @@ HASTY_DRAIN_SECONDS = 2.0
 class Outcome:
     """How a sweep ended."""
 
-    results: Results
+    conclusion: Conclusion
     directory: RunDirectory
     status: str
     """``finished`` or ``killed``."""
-    finalists: Sequence[Finalist] = ()
-    """The best configurations on fresh seeds, where these were trained, the winner first."""
-    costs: Sequence[Cost] = ()
-    """Of every configuration."""
     signal: int | None = None
     """What ended it before its time."""
     was_finished: bool = False
@@ -99,7 +92,8 @@ class Search:
             last = self._recall()
             if last is not None and last["kind"] == "end" and last["status"] == "finished":
                 self._copy_study()
-                return self._outcome("finished", self._send_rest(), was_finished=True)
+                conclusion = self._conclude("finished")
+                return self._outcome("finished", conclusion, self._send_rest(), was_finished=True)
             self._best.recall()
             self._best_finalists.recall()
             with storage_errors(self._directory):
@@ -173,10 +167,11 @@ class Search:
                     status = "failed"
                     status = self._train(books)
         finally:
+            conclusion = self._conclude(status)
             if not books.lease.is_lost:  # else it is another's
-                self._write_end(status, books)
+                self._write_end(status, conclusion, books)
             tracked = self._drain(status)
-        return self._outcome(status, tracked)
+        return self._outcome(status, conclusion, tracked)
 
     def _next(self, books: Books) -> bool:
         """Makes sure that the last generation has something left to do; false where all is done."""
@@ -253,20 +248,14 @@ class Search:
         measured = sum(result.device_seconds for result in of_agent)
         return Spent(measured / workers, predicted / workers)
 
-    def _write_end(self, status: str, books: Books) -> None:
+    def _write_end(self, status: str, conclusion: Conclusion, books: Books) -> None:
         """Writes what is known at the end, the journal last: it says that the rest is there."""
         directory = self._directory
         with (
             contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
         ):
-            directory.write(directory.results.name, self._results.to_csv().encode())
-            directory.write("costs.csv", to_csv(self._costs).encode())
-            if self._finalists.of_agent:
-                directory.write(directory.finalists.name, self._finalists.to_csv().encode())
-            if status == "finished" and self._finalists.of_agent:
-                rows = to_json(self._compared)
-                directory.write_json("finalists.json", rows)
-                books.journal.append("finalists", rows=rows)
+            conclusion.write(directory, books.journal)
+            if conclusion.finalists:
                 self._best_finalists.save(self._finalists.ranking())
             else:
                 self._best.save()
@@ -275,18 +264,9 @@ class Search:
         if status == "finished":
             directory.remove(directory.checkpoints)
 
-    @functools.cached_property
-    def _compared(self) -> list[Finalist]:
-        """Once it has ended."""
-        threshold = reward_threshold(self._sweep.spec.env)
-        return compare(self._results, self._finalists, threshold)
-
-    @functools.cached_property
-    def _costs(self) -> list[Cost]:
-        """Once it has ended."""
-        spec, env = self._sweep.spec, self._sweep.plan.env
-        chosen = {r.config: r.agent.configuration for r in self._results.of_agent}
-        return costs(self._results, {c: operations(v, env, spec.steps) for c, v in chosen.items()})
+    def _conclude(self, status: str) -> Conclusion:
+        is_finished = status == "finished"
+        return Conclusion(self._sweep, self._results, self._finalists, is_finished)
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
@@ -299,7 +279,11 @@ class Search:
             return False
 
     def _outcome(
-        self, status: str, tracked: bool | None = None, was_finished: bool = False
+        self,
+        status: str,
+        conclusion: Conclusion,
+        tracked: bool | None,
+        was_finished: bool = False,
     ) -> Outcome:
         trouble = None if self._training is None else self._training.trouble
         notes = [trouble] if trouble and status != "finished" else []
@@ -311,11 +295,9 @@ class Search:
                 reason = self._session.follower.trouble or "it is too slow"
                 notes.append(f"the tracker did not receive everything ({reason})")
         return Outcome(
-            self._results,
+            conclusion,
             self._directory,
             status,
-            finalists=self._compared if status == "finished" and self._finalists.of_agent else [],
-            costs=self._costs,
             signal=self._signals[0] if self._signals else None,
             was_finished=was_finished,
             tracked=tracked,

@@ -1,6 +1,7 @@
 """From a sweep's specification to what is trained: configurations, generations and their plans."""
 
 import dataclasses
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.errors import InputError
 from jaxrl.population.cost import seconds
 from jaxrl.population.devices import Hardware, configure
-from jaxrl.population.plan import Agent, Plan, make_plan
+from jaxrl.population.plan import USABLE, Agent, Plan, make_plan
 from jaxrl.search.allowance import Spent, choose
 from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
 from jaxrl.search.models import Told
@@ -101,7 +102,9 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     space = load_space(spec.space).fix(spec.fixed)
     hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
     rows = _drawn(spec, space, environment.make(spec.env), hardware, 0, (), Spent())
-    return prepared(spec, space, _generation(spec, 0, 0, rows))
+    sweep = prepared(spec, space, _generation(spec, 0, 0, rows))
+    sweep.judge(sweep.generation)  # refuses a space that it cannot use
+    return sweep
 
 
 def _generation(
@@ -147,16 +150,28 @@ def _plan(
         budget = dataclasses.replace(budget, final_episodes=FINALIST_EPISODES)
     plan = make_plan(generation.agents, budget, env, hardware, least_capacity)
     _check_schedules(spec, generation)
-    judges = spec.pbt or spec.pruner != "none"
-    if ((judges and not is_final) or generation.scheduled) and len(plan.waves) > 1:
-        needed, free = plan.memory_bytes / 2**30, hardware.memory_bytes / 2**30
-        what = "--pbt" if spec.pbt else f"--pruner {spec.pruner}" if judges else "a schedule"
-        raise InputError(
-            f"{what} needs a generation as a whole, and {len(plan.agents)} agents "
-            f"need {needed:.1f} GiB, of which {free:.1f} GiB are free: use "
-            f"--generations {len(plan.waves) * spec.parts}, or fewer --configs."
-        )
+    _check_whole(spec, generation, plan)
     return plan
+
+
+def _check_whole(spec: SweepSpec, generation: Generation, plan: Plan) -> None:
+    """Where agents wait for each other at rungs, all of them have to be in memory."""
+    needed = plan.memory_bytes
+    if spec.pbt:
+        count = max(len(plan.agents), spec.finalists * spec.final_seeds)
+        what, needed = "--pbt", plan.most_bytes(count)
+    elif generation.scheduled:
+        what = "a schedule"
+    elif spec.pruner != "none" and generation.stage != FINALISTS:
+        what = f"--pruner {spec.pruner}"
+    else:
+        return
+    if (room := USABLE * plan.hardware.memory_bytes) < needed:
+        raise InputError(
+            f"{what} needs a generation as a whole, and {len(plan.agents)} agents may take "
+            f"{needed / 2**30:.1f} GiB, of which {room / 2**30:.1f} GiB are free: use --generations "
+            f"{math.ceil(needed / room) * spec.parts}, or fewer --configs."
+        )
 
 
 def _check_schedules(spec: SweepSpec, generation: Generation) -> None:
@@ -210,8 +225,21 @@ def _drawn(
     shapes = [configuration.shape for configuration in configurations]
     known = {to_agent(trial.values, 0, spec.steps).configuration.shape for trial in told}
     rng, workers = np.random.default_rng([spec.seed, generation, 1]), len(hardware.devices)
-    chosen = choose(costs, shapes, known, room, workers, allowance.exponent(spent), rng)
+    exponent, most = allowance.exponent(spent), _most(spec, configurations, env, hardware)
+    chosen = choose(costs, shapes, known, room, workers, exponent, rng, most)
     return [candidates[i] for i in chosen]
+
+
+def _most(
+    spec: SweepSpec,
+    configurations: Sequence[Configuration],
+    env: environment.Environment,
+    hardware: Hardware,
+) -> int:
+    """About how many of these fit in memory at once, whichever they are."""
+    agents = [Agent(configuration, 0) for configuration in configurations]
+    needed = make_plan(agents, spec.budget, env, hardware).most_bytes(len(agents) * spec.seeds)
+    return max(1, int(len(agents) * min(1.0, USABLE * hardware.memory_bytes / needed)))
 
 
 def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxrl.errors import InputError
 from jaxrl.population.plan import Budget
-from jaxrl.search.allowance import LEARNERS, Allowance
+from jaxrl.search.allowance import OFFERING, Allowance
 from jaxrl.search.models import MODELS
 from jaxrl.search.parameters import check_seed
 
@@ -99,10 +99,10 @@ class SweepSpec:
                 "--budget-seconds draws configurations as long as there is time and --config-table "
                 "lists them: give one of the two."
             )
-        if self.sampler not in LEARNERS:
+        if self.sampler not in OFFERING:
             raise InputError(
                 f"--budget-seconds chooses among more candidates than it trains, which the sampler "
-                f"{self.sampler} cannot offer: use --sampler {', '.join(LEARNERS)}."
+                f"{self.sampler} cannot offer: use --sampler {', '.join(OFFERING)}."
             )
 
     def _check_pbt(self) -> None:

@@ -177,10 +177,10 @@ def _add_tracking(parser: argparse.ArgumentParser) -> None:
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of a specification that were given on the command line."""
     if args.config_table is not None:
-        for option in ("space", "configs", "budget_seconds", "sampler", "generations"):
+        for option in ("space", "configs", "sampler"):
             if getattr(args, option) is not None:
                 raise InputError(
-                    f"--{option.replace('_', '-')} draws configurations and --config-table lists them: "
+                    f"--{option} draws configurations and --config-table lists them: "
                     "give one of the two."
                 )
     if args.configs is not None and args.budget_seconds is not None:
@@ -273,19 +273,23 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
 
 
 def _print_outcome(console: Console, outcome: Outcome) -> None:
-    results, run_dir = outcome.results, shlex.quote(str(outcome.directory.path))
+    found, run_dir = outcome.conclusion, shlex.quote(str(outcome.directory.path))
+    results = found.results
     if outcome.was_finished:
         say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
     console.print(best_table(results, results.ranking(), results.column))
-    front = sorted((c for c in outcome.costs if c.on_front), key=lambda c: -c.score)
-    if len(outcome.costs) > 1 and front:
+    front = sorted((c for c in found.costs if c.on_front), key=lambda c: -c.score)
+    if len(found.costs) > 1 and front:
         shown = (
             f"{c.score:.1f} for {c.operations / 1e9:,.0f} (config {c.config})" for c in front[:5]
         )
         say(console, f"score for cost, in 10⁹ operations: {', '.join(shown)}; all in costs.csv")
-    if outcome.finalists:
+    for what, shares in found.importances.items():
+        largest = (f"{name} {share:.0%}" for name, share in [*shares.items()][:5])
+        say(console, f"what mattered for the {what.replace('_', ' ')}: {', '.join(largest)}")
+    if found.finalists:
         say(console, "finalists, on fresh seeds (the first is the winner):")
-        console.print(finalists_table(outcome.finalists))
+        console.print(finalists_table(found.finalists))
     if outcome.status != "finished":
         say(console, "interrupted: what was done is written, the rest has status killed")
         say(console, f"to go on: python -m jaxrl.sweep --resume {run_dir}")

@@ -78,6 +78,13 @@ class Plan:
         """Bytes of every agent's state, and of the tiles that are worked on at a time."""
         return self.state_bytes + self.work_bytes
 
+    def most_bytes(self, count: int) -> int:
+        """Bytes of ``count`` agents if each had the largest state of those here."""
+        return self.work_bytes + max(
+            math.ceil(count / self.tile_width(shape)) * self.tile_bytes(shape)
+            for shape in self.shapes
+        )
+
     @property
     def state_bytes(self) -> int:
         """Bytes of every agent's state."""
@@ -100,7 +107,7 @@ class Plan:
         """The tiles, in their order, in parts of about the same size that fit in memory one after
         another; one part where everything fits."""
         tiles = self.tiles
-        room = _USABLE * self.hardware.memory_bytes - self.work_bytes
+        room = USABLE * self.hardware.memory_bytes - self.work_bytes
         number = math.ceil(self.state_bytes / max(room, 1))
         while True:
             size = math.ceil(len(tiles) / number)
@@ -153,7 +160,7 @@ class Plan:
         return COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
 
 
-_USABLE = 0.9
+USABLE = 0.9
 """Of the free memory, what a plan may fill."""
 
 _LARGE_NETWORK = 16_384
@@ -243,7 +250,7 @@ def _check_memory(plan: Plan) -> None:
     free = plan.hardware.memory_bytes
     largest = max(plan.shapes, key=plan.tile_bytes)
     needed = plan.tile_bytes(largest) + plan.work_bytes
-    if needed > _USABLE * free:
+    if needed > USABLE * free:
         raise InputError(
             f"a tile of {plan.tile_width(largest)} agents needs {_gib(needed)} of memory and "
             f"{_gib(free)} are free. Use a smaller buffer_size (replay holds {plan.capacity:,} steps "

@@ -2,20 +2,18 @@
 
 import csv
 import pathlib
-import warnings
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.errors import InputError
 from jaxrl.report.data import Curves
+from jaxrl.search.importance import FEWEST, shares
 from jaxrl.search.table import parse_cell
 
 _BEST_SHOWN = 5
 _MOST_SHOWN = 12
-_FEWEST = 8
-"""Configurations below which nothing can be said of importance."""
 
 
 def draw_curves(curves: Curves) -> Figure:
@@ -44,39 +42,19 @@ def draw_curves(curves: Curves) -> Figure:
 
 def importances(run_dir: pathlib.Path) -> dict[str, float]:
     """How much of the spread of ``eval_return_mean`` each hyperparameter that varies accounts for,
-    the largest first; they sum to 1 (fANOVA, Hutter et al. 2014, as Optuna computes it).
+    the largest first; they sum to 1, see :mod:`jaxrl.search.importance`.
 
     Raises:
         InputError: there are no results, too few, or all alike.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of progress bars, in a notebook
-        import optuna
-
     rows = _finished_rows(run_dir / "results.csv")
-    columns = {name: [row[name] for row in rows] for name in NAMES}
-    varying = {
-        name: sorted(set(column)) for name, column in columns.items() if len(set(column)) > 1
-    }
-    scores = [float(row["eval_return_mean"]) for row in rows]
-    if len(rows) < _FEWEST or not varying or min(scores) == max(scores):
+    found = shares(rows, [row["eval_return_mean"] for row in rows])
+    if not found:
         raise InputError(
-            f"{run_dir}: {len(rows)} configurations say nothing of importance: it takes {_FEWEST} "
+            f"{run_dir}: {len(rows)} configurations say nothing of importance: it takes {FEWEST} "
             "or more, with different results."
         )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(direction="maximize")
-        spaces = {name: _distribution(values) for name, values in varying.items()}
-        for row, score in zip(rows, scores, strict=True):
-            params = {name: _value(spaces[name], row[name]) for name in varying}
-            study.add_trial(
-                optuna.trial.create_trial(params=params, distributions=spaces, value=score)
-            )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return found
 
 
 def draw_importances(shares: dict[str, float]) -> Figure:
@@ -92,29 +70,10 @@ def draw_importances(shares: dict[str, float]) -> Figure:
     return figure
 
 
-def _finished_rows(path: pathlib.Path) -> list[dict[str, str]]:
+def _finished_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            rows = [{n: parse_cell(c) for n, c in row.items()} for row in csv.DictReader(file)]
         return [row for row in rows if np.isfinite(float(row["eval_return_mean"]))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}).") from None
-
-
-def _distribution(cells: list[str]):  # type: ignore[no-untyped-def]  # Optuna's base class
-    """What Optuna calls the values of a column: numbers an interval, anything else a choice."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    values = [parse_cell(cell) for cell in cells]
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-        numbers = [float(v) for v in values]
-        if all(np.isfinite(numbers)):
-            low, high = min(numbers), max(numbers)
-            return FloatDistribution(low, high, log=low > 0 and high / low >= 100)
-    return CategoricalDistribution(cells)
-
-
-def _value(distribution: object, cell: str) -> float | str:
-    from optuna.distributions import CategoricalDistribution
-
-    return cell if isinstance(distribution, CategoricalDistribution) else float(cell)

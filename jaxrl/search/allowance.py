@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrl.population.plan import COMPILE_SECONDS
 
-LEARNERS = ("random", "sobol", "tpe")
+OFFERING = ("random", "sobol", "tpe")
 """Samplers that can be asked for candidates of which most are not taken."""
 _COMPILING = 0.25
 """Of the time of a generation, what compiling for it may take."""
@@ -60,6 +60,7 @@ def choose(
     workers: int,
     exponent: float,
     rng: np.random.Generator,
+    most: int,
 ) -> list[int]:
     """Which candidates to train, in their order: by weighted chance without replacement (Efraimidis
     and Spirakis 2006) as many as fit, and at least one.
@@ -70,13 +71,16 @@ def choose(
         known: shapes that have been compiled; others may take a share of the room.
         room: seconds on each of ``workers``; a configuration that alone takes longer is left out.
         exponent: α above.
+        most: how many, whatever the room.
     """
-    ready, chosen, left = set(known), [], room * workers
-    most = len(ready) + max(int(left * _COMPILING / COMPILE_SECONDS), not ready)
+    ready, left = set(known), room * workers
+    chosen: list[int] = []
+    most_shapes = len(ready) + max(int(left * _COMPILING / COMPILE_SECONDS), not ready)
     keys = rng.exponential(size=len(costs)) * np.asarray(costs) ** exponent
     for candidate in np.argsort(keys).tolist():
         cost, shape = costs[candidate], shapes[candidate]
-        if cost <= min(left, room) and (shape in ready or len(ready) < most):
+        is_open = shape in ready or len(ready) < most_shapes
+        if cost <= min(left, room) and is_open and len(chosen) < most:
             chosen.append(candidate)
             ready.add(shape)
             left -= cost

@@ -208,6 +208,17 @@ class Results:
             intermediate={s: float(np.mean([r.evaluations[s] for r in seeds])) for s in steps},
         )
 
+    def steps_to(self, target: float, config: int, eval_steps: Sequence[int]) -> float:
+        """Environment steps until an evaluation of a configuration first reached ``target``, on
+        average over its seeds; one evaluation more than all where that did not happen, or not before
+        it was stopped."""
+        never = 2 * eval_steps[-1] - [0, *eval_steps][-2]
+        reached = [
+            min((step for step, value in r.evaluations.items() if value >= target), default=never)
+            for r in self._by_config[config]
+        ]
+        return float(np.mean(reached))
+
     def to_csv(self) -> str:
         """``results.csv``: a row an agent, sorted by ``config`` and ``seed``."""
         rows = sorted((r.row for r in self.of_agent), key=lambda row: (row["config"], row["seed"]))

@@ -9,6 +9,10 @@ Records have ``kind`` and ``time`` (milliseconds since 1970, what every tracker 
 * ``begin``;
 * ``evaluation``: ``step``, ``agents`` (indices), ``metrics`` (names to one value an agent);
 * ``final``: the same, after the last step;
+* ``rung``: ``step`` and the ``agents`` that stop there;
+* ``copies``: ``step``, the ``agents`` that go on as copies, their ``sources`` and ``configurations``;
+* ``generation``: its number and stage, and of its agents configurations, seeds and the first number;
+* ``finalists``, ``importances``: what is known at the end;
 * ``end``: ``status``, ``finished``, ``killed`` (by the user) or ``failed``.
 """
 

@@ -164,6 +164,8 @@ class Projection:
             yield from self._stop(record)
         elif kind == "copies":
             yield from self._copy(record)
+        elif kind == "importances":
+            yield self._weigh(record)
         elif kind == "finalists":
             yield from self._compare(record)
         else:
@@ -203,6 +205,15 @@ class Projection:
                 for key, value in points.items()
             ]
             yield RunUpdate(self._configs[agent], record["time"], metrics)
+
+    def _weigh(self, record: Record) -> RunUpdate:
+        """Which hyperparameters mattered, for what."""
+        points = [
+            Metric(f"importance/{what}/{name}", share, record["time"], 0)
+            for what, shares in record["shares"].items()
+            for name, share in shares.items()
+        ]
+        return RunUpdate(None, record["time"], points)
 
     def _compare(self, record: Record) -> Iterator[RunUpdate]:
         """The finalists' scores on fresh seeds; the winner's are the parent's too."""
