@@ -88,6 +88,8 @@ class BestPolicies:
     def _insert(self, index: int, policy: Callable[[], Policy]) -> Policy | None:
         """The agent's policy, if it is among the best."""
         order = self._results.agent_order(index)
+        if any(entry[1] == index for entry in self._kept):
+            return None  # an agent that had finished was trained again
         if self._one_each:
             config = self._config(index)
             rivals = [entry for entry in self._kept if self._config(entry[1]) == config]

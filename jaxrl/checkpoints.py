@@ -134,6 +134,9 @@ class Checkpoints:
                 entries, tiles = manifest.entries, layouts[manifest.rungs]
                 if any(entry.agents != list(tiles[i]) for i, entry in entries.items()):
                     continue  # of other tiles
+                missing = [agents for i, agents in tiles.items() if i not in entries]
+                if manifest.rungs > anew and not all(gone.issuperset(a) for a in missing):
+                    continue  # those could not begin anew behind a rung
                 for name in set().union(*(entry.files() for entry in entries.values())):
                     _check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):

@@ -162,10 +162,12 @@ class Search:
         status = "failed"
         try:
             with self._stop_on_signals():
-                status = "finished"
-                while status == "finished" and self._next(books):
-                    status = "failed"
-                    status = self._train(books)
+                while self._next(books):
+                    if (status := self._train(books)) != "finished":
+                        break
+                    status = "failed"  # until it is known what comes next
+                else:
+                    status = "finished"
         finally:
             conclusion = self._conclude(status)
             if not books.lease.is_lost:  # else it is another's
@@ -185,6 +187,7 @@ class Search:
         if generation is None:
             return False
         seconds = round(time.monotonic() - began, 3)
+        self._sweep.plan_of(generation)  # refuses what cannot be trained, before it is on record
         sampler = self._sweep.spec.sampler
         if sampler in MODELS and generation.stage != FINALISTS:
             count = len(generation.configurations)

@@ -126,7 +126,8 @@ def _generation(
 def prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> PreparedSweep:
     """A sweep whose first ``generation`` is known; raises as :func:`prepare`."""
     hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
-    plan = _plan(spec, generation, environment.make(spec.env), hardware)
+    capacity = space.largest("buffer_size") if space and (spec.pbt or spec.parts > 1) else 1
+    plan = _plan(spec, generation, environment.make(spec.env), hardware, capacity)
     configurations = generation.configurations.values()
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
     warnings: tuple[str, ...] = ()
@@ -157,11 +158,10 @@ def _plan(
 def _check_whole(spec: SweepSpec, generation: Generation, plan: Plan) -> None:
     """Where agents wait for each other at rungs, all of them have to be in memory."""
     needed = plan.memory_bytes
-    if spec.pbt:
+    if spec.pbt or generation.scheduled:
+        what = "--pbt" if spec.pbt else "a schedule"
         count = max(len(plan.agents), spec.finalists * spec.final_seeds)
-        what, needed = "--pbt", plan.most_bytes(count)
-    elif generation.scheduled:
-        what = "a schedule"
+        needed = plan.most_bytes(2 * count)  # at a rung the old tiles are there beside the new ones
     elif spec.pruner != "none" and generation.stage != FINALISTS:
         what = f"--pruner {spec.pruner}"
     else:
@@ -197,6 +197,12 @@ def _listed(spec: SweepSpec, table: str) -> list[dict[str, Any]]:
             f"configuration; --seeds {spec.seeds} contradicts it. Drop one of the two."
         )
     fixed = {name: check_parameter(name, value) for name, value in spec.fixed.items()}
+    for _, changes in (change for row in rows for change in row.get("schedule", [])):
+        if both := set(changes) & fixed.keys():
+            raise InputError(
+                f"--set fixes {', '.join(sorted(both))}, which a schedule in the table {table} "
+                "changes: drop one of the two."
+            )
     return [{**row, **fixed} for row in rows]
 
 
@@ -237,9 +243,14 @@ def _most(
     hardware: Hardware,
 ) -> int:
     """About how many of these fit in memory at once, whichever they are."""
+    count, copies = len(configurations), 2 if spec.pbt else 1
     agents = [Agent(configuration, 0) for configuration in configurations]
-    needed = make_plan(agents, spec.budget, env, hardware).most_bytes(len(agents) * spec.seeds)
-    return max(1, int(len(agents) * min(1.0, USABLE * hardware.memory_bytes / needed)))
+    plan = make_plan(agents, spec.budget, env, hardware)
+    while (
+        count > 1 and plan.most_bytes(count * spec.seeds * copies) > USABLE * hardware.memory_bytes
+    ):
+        count = count * 9 // 10
+    return count
 
 
 def describe(sweep: PreparedSweep, name: str, experiment: str) -> Description:

@@ -10,6 +10,7 @@ from jaxrl.population.plan import Budget
 from jaxrl.search.allowance import OFFERING, Allowance
 from jaxrl.search.models import MODELS
 from jaxrl.search.parameters import check_seed
+from jaxrl.search.pbt import FEWEST
 
 MAX_AGENTS = 1_000_000
 MAX_EPISODES = 1_000_000
@@ -120,10 +121,15 @@ class SweepSpec:
             if is_given:
                 option = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise InputError(f"--pbt {why}, which {option} contradicts: give one of the two.")
-        every, steps = self.exploit_every, self.budget.eval_every
-        if every % steps or not steps <= every < self.steps:
+        if self.budget_seconds is None and (smallest := min(self.sizes)) < FEWEST:
             raise InputError(
-                f"pbt_every is {every}; it must be a multiple of the {steps} steps between "
+                f"--pbt replaces one agent of {FEWEST}, and there would be {smallest} in a generation: "
+                "use more --configs, or fewer --generations."
+            )
+        every, interval = self.exploit_every, self.budget.eval_every
+        if every % interval or not interval <= every < self.steps:
+            raise InputError(
+                f"pbt_every is {every}; it must be a multiple of the {interval} steps between "
                 f"evaluations, below the {self.steps} steps of an agent."
             )
 

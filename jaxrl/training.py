@@ -118,6 +118,8 @@ class Training:
             )
         self._stopped: set[int] = set()
         self._layouts = [Layout.of(plan)]
+        self._verdicts: list[Verdict] = []
+        """Of the rungs so far; after each of them there is another layout."""
         self._rungs = [*generation.scheduled, *(judge.rungs if judge else ())]
         known = sorted({**generation.scheduled, **decided}.items())
         for rung, verdict in known:
@@ -153,7 +155,7 @@ class Training:
         passed, saved = checkpoints.load(tiles, ended, self._anew)
         layout = self._layouts[passed]
         # Who has finished, and not just stopped, may yet share a tile with others after a rung.
-        out = ended if passed == len(self._layouts) - 1 else self._stopped
+        out = ended if passed == len(self._layouts) - 1 else self._verdicts[passed].stopped
         finished = {number for number, agents in layout.agents.items() if out.issuperset(agents)}
         steps = np.zeros(len(plan.agents), int)
         for number, agents in layout.agents.items():
@@ -252,5 +254,6 @@ class Training:
 
     def _pass(self, rung: int, verdict: Verdict) -> None:
         self._stopped |= verdict.stopped
+        self._verdicts.append(verdict)
         self._layouts.append(self._layouts[-1].after(verdict))
         self._control.decide(rung, verdict)

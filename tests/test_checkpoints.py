@@ -174,6 +174,31 @@ def test_after_a_rung_a_checkpoint_is_of_the_tiles_that_are_left(tmp_path):
     assert (rungs, saved.keys()) == (0, {0, 1, 2})
 
 
+def test_behind_a_rung_where_nobody_may_begin_anew_a_checkpoint_has_all_tiles_or_is_passed_over(
+    tmp_path,
+):
+    before, after = dict(enumerate(TILES)), {1: (2, 3), 3: (0, 5)}
+    with Store(tmp_path) as store:
+        for tile in (0, 1, 2):
+            store.checkpoints.add(report(tile, 90))
+        store.write(*(report(tile, 100, [0], value=1) for tile in (0, 1, 2)))
+        store.checkpoints.add(passed((1, (2, 3)), (3, (0, 5))))
+        store.checkpoints.add(report(1, 120, [0], value=3))  # and then it ends
+    found = {
+        (anew, ended): Store(tmp_path).checkpoints.load([before, after], ended, anew)
+        for anew, ended in ((0, ()), (0, (0, 5)), (1, ()))
+    }
+    steps = {
+        key: (rungs, {tile: each.step for tile, each in saved.items()})
+        for key, (rungs, saved) in found.items()
+    }
+    assert steps == {
+        (0, ()): (0, {0: 100, 1: 100, 2: 100}),
+        (0, (0, 5)): (1, {1: 120}),
+        (1, ()): (1, {1: 120}),
+    }
+
+
 def regrouped(tile, step, agents):
     return dataclasses.replace(report(tile, step, [0]), agents=np.array(agents))
 

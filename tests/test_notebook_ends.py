@@ -113,6 +113,7 @@ def test_a_runtime_lost_in_the_middle_goes_on_to_the_same_results(kernel, whole,
     check_whole(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_keeps_what_is_done_and_goes_on_when_run_again(kernel, whole, tmp_path):
     one = kernel()
     one.begin(CELLS)
@@ -133,6 +134,7 @@ def test_an_interrupted_cell_keeps_what_is_done_and_goes_on_when_run_again(kerne
     check_whole(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_is_killed_takes_its_sweep_with_it(kernel, tmp_path):
     one = kernel()
     one.begin(CELLS)

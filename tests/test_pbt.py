@@ -199,6 +199,23 @@ def test_numbers_are_changed_by_a_fifth_and_choices_to_a_neighbour_or_drawn_agai
     assert min(shares) > 0.3
 
 
+def test_what_varies_under_a_condition_follows_it():
+    interval = {"choices": [100, 500], "when": {"double_q": [True]}}
+    space = Space({"double_q": {"choices": [True, False]}, "target_update_interval": interval})
+    plain = {"double_q": False, "target_update_interval": 10_000}
+    values = {
+        0: plain,
+        **{i: {"double_q": True, "target_update_interval": 100} for i in range(1, 5)},
+    }
+    seen = set()
+    for seed in range(100):
+        for best in (0, 1):
+            scores = {i: float(i == best) for i in range(5)}
+            ((_, new),) = Evolution(space, (500,), (seed,)).copies(500, scores, values).values()
+            seen.add((new["double_q"], new["target_update_interval"]))
+    assert seen == {(True, 100), (True, 500), (False, 10_000)}
+
+
 def test_a_space_without_anything_to_change_is_refused():
     with pytest.raises(InputError, match="varies none that can"):
         Evolution(Space({"batch_size": {"choices": [16, 32]}}), (500,), (0,))
@@ -210,8 +227,8 @@ def test_a_space_without_anything_to_change_is_refused():
         ("fast", "schedule is 'fast'; it must be a list such as"),
         ([[500]], "schedule has [500]; it must be"),
         ([[1.5, {}]], "schedule has [1.5, {}]"),
-        ([[500, {}], [500, {}]], "schedule has step 500 after 500"),
-        ([[0, {}]], "schedule has step 0 after 0"),
+        ([[500, {}], [500, {}]], "schedule has step 500, which must be above 500"),
+        ([[0, {}]], "schedule has step 0, which must be above 0"),
         ([[500, {"batch_size": 32}]], "'batch_size'"),
         ([[500, {"gamma": 2}]], "gamma is 2; it must be"),
     ],
@@ -358,6 +375,7 @@ def assert_same(run_dir, whole):
         (["--pbt", "--pruner", "median"], "--pruner median contradicts"),
         (["--pbt", "--sampler", "tpe"], "--sampler tpe contradicts"),
         (["--pbt", "--set", "gamma=2"], "gamma is"),
+        (["--pbt", "--generations", "3"], "there would be 3 in a generation"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(options, said, tmp_path, capsys):

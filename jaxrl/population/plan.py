@@ -79,10 +79,12 @@ class Plan:
         return self.state_bytes + self.work_bytes
 
     def most_bytes(self, count: int) -> int:
-        """Bytes of ``count`` agents if each had the largest state of those here."""
+        """Bytes of ``count`` agents at most, if each had the largest state of those here, and each
+        cohort a tile that is nearly empty."""
+        cohorts, sizes = len(self.cohorts), {s: self.tile_width(s) for s in self.shapes}
         return self.work_bytes + max(
-            math.ceil(count / self.tile_width(shape)) * self.tile_bytes(shape)
-            for shape in self.shapes
+            math.ceil((count + cohorts * (width - 1)) / width) * self.tile_bytes(shape)
+            for shape, width in sizes.items()
         )
 
     @property
@@ -233,7 +235,11 @@ def make_plan(
         members.sort(key=lambda i: agents[i].configuration.learning_starts)
         tiles = tuple(tuple(members[i : i + width]) for i in range(0, len(members), width))
         cohorts.append(Cohort(shape, cadence, tiles))
-    largest = max(agent.configuration.buffer_size for agent in agents)
+    largest = max(
+        configuration.buffer_size
+        for agent in agents
+        for configuration in (agent.configuration, *(later for _, later in agent.schedule))
+    )
     plan = Plan(
         agents=tuple(agents),
         budget=budget,

@@ -311,9 +311,11 @@ class _Run:
         trained = time.perf_counter() - began
         evaluation = None
         if stop == next_evaluation:
+            waiting = time.perf_counter()
             if not self._compiler.wait(_EVALUATION, programs):
                 tile.state = None  # stopped: as if this chunk had not been
                 return self._report(tile, 0, trained)
+            began += time.perf_counter() - waiting  # compiling is no time of the device
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
             evaluation = evaluation_values(self._rows(tile, values))
         new_steps = stop - tile.step

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from jaxrl.errors import InputError
-from jaxrl.search.parameters import Choice, Interval, Varying
+from jaxrl.search.parameters import Choice, Interval, Varying, default
 from jaxrl.search.pruners import ranked
 from jaxrl.search.schedule import CHANGEABLE
 from jaxrl.search.space import Space
 
-_SHARE = 5
+FEWEST = 5
+"""Agents of which one is replaced."""
 _RESAMPLED = 0.25
 _FACTORS = (0.8, 1.2)
 
@@ -52,7 +53,7 @@ class Evolution:
         """
         order = ranked(scores)
         sound = sum(not np.isnan(score) for score in scores.values())
-        share = min(len(order) // _SHARE, sound)
+        share = min(len(order) // FEWEST, sound)
         best, replaced = order[:share], order[max(share, min(sound, len(order) - share)) :]
         rng = np.random.default_rng([*self._seed, rung])
         found = {}
@@ -65,12 +66,14 @@ class Evolution:
         def draw(name: str, parameter: Varying) -> Any:
             if name not in CHANGEABLE:
                 return values.get(name)
-            if rng.random() < _RESAMPLED:
+            is_strange = isinstance(parameter, Choice) and values[name] not in parameter.values
+            if rng.random() < _RESAMPLED or is_strange:  # it did not vary for the source
                 return parameter.at(rng.random())
             return _perturbed(parameter, values[name], rng)
 
         explored = self._space.build(draw)
-        return {n: explored.get(n, v) if n in CHANGEABLE else v for n, v in values.items()}
+        changed = {n: default(n) for n in self._space.parameters if n not in explored} | explored
+        return {n: changed.get(n, v) if n in CHANGEABLE else v for n, v in values.items()}
 
 
 def _perturbed(parameter: Varying, value: Any, rng: np.random.Generator) -> Any:

@@ -105,9 +105,12 @@ class Results:
         """Takes over what a report says of its agents."""
         for place, index in enumerate(report.agents):
             result = self.of_agent[index]
-            result.env_steps = report.step
+            is_new = (
+                report.step >= result.env_steps
+            )  # else an agent that was known goes there again
+            result.env_steps = max(result.env_steps, report.step)
             result.device_seconds += report.seconds / len(report.agents)
-            if report.evaluation is not None:
+            if report.evaluation is not None and is_new:
                 values = {name: column[place] for name, column in report.evaluation.items()}
                 result.evaluations[report.step] = float(values["eval_return_mean"])
                 result.train_return_mean = float(values["train_return_mean"])

@@ -64,7 +64,8 @@ def check_schedule(value: Any) -> list[tuple[int, dict[str, Any]]]:
             raise InputError(f"schedule has {entry!r}; it must be {form}.")
         step, changes = entry
         if step <= (found[-1][0] if found else 0):
-            raise InputError(f"schedule has step {step} after {found[-1][0] if found else 0}.")
+            before = found[-1][0] if found else 0
+            raise InputError(f"schedule has step {step}, which must be above {before}: {form}.")
         for name in changes:
             if name not in CHANGEABLE:
                 raise InputError.unknown("hyperparameter of a schedule", str(name), CHANGEABLE)

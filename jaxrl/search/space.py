@@ -134,6 +134,15 @@ class Space:
                 values[name] = parameter.otherwise
         return {name: values[name] for name in self.parameters if name in values}
 
+    def largest(self, name: str) -> Any:
+        """The largest value of a number that the space may give; 1 where it does not name it."""
+        parameter = self.parameters.get(name, 1)
+        if isinstance(parameter, Interval):
+            return parameter.high
+        if isinstance(parameter, Choice):
+            return max((*parameter.values, parameter.otherwise or 1))
+        return parameter
+
     def content(self) -> dict[str, Any]:
         """What its file holds; parsed again, it is the same space."""
         header = {"description": self.description} if self.description else {}
