@@ -126,6 +126,7 @@ def test_a_search_ends_about_when_its_time_is_spent_and_says_all_of_it(tmp_path)
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_goes_on_with_the_generation_it_had_drawn(tmp_path):
     whole = tmp_path / "whole"
     command = [*RUN, "--budget-seconds", "4", "--generations", "6", "--finalists", "1"]

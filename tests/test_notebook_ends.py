@@ -100,6 +100,7 @@ def check_whole(folder, whole):
     assert {run.info.status for run in found} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_a_runtime_lost_in_the_middle_goes_on_to_the_same_results(kernel, whole, tmp_path):
     first = kernel()
     first.begin(CELLS)

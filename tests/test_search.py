@@ -191,6 +191,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_really_killed_goes_on_from_its_checkpoints(tmp_path):
     whole, run_dir = tmp_path / "whole", tmp_path / "killed"
     assert sweep([*LONG, "--run-dir", str(whole)]) == 0

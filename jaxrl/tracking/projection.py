@@ -207,13 +207,12 @@ class Projection:
             yield RunUpdate(self._configs[agent], record["time"], metrics)
 
     def _weigh(self, record: Record) -> RunUpdate:
-        """Which hyperparameters mattered, for what."""
-        points = [
-            Metric(f"importance/{what}/{name}", share, record["time"], 0)
+        """Which hyperparameters mattered, for what: in words, since a metric would be a chart."""
+        tags = {
+            f"importance/{what}": ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             for what, shares in record["shares"].items()
-            for name, share in shares.items()
-        ]
-        return RunUpdate(None, record["time"], points)
+        }
+        return RunUpdate(None, record["time"], tags=tags)
 
     def _compare(self, record: Record) -> Iterator[RunUpdate]:
         """The finalists' scores on fresh seeds; the winner's are the parent's too."""
