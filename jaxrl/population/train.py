@@ -276,7 +276,8 @@ class _Run:
             for number, tile in sources.items()
         }
         width = self._plan.tile_width(place.cohort.shape)
-        new.state = gather(states, place.sources, width)
+        # Read before a source that stays gives its memory to its next chunk.
+        new.state = jax.block_until_ready(gather(states, place.sources, width))
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
         return new
 
