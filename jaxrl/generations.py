@@ -117,23 +117,19 @@ class Search:
         last = None
         self._begin(self._sweep.generation)
         for last, _ in read(self._directory.journal):
-            kind = last["kind"]
+            kind, first = last["kind"], self._generations[-1].first
+            results, base = self._place(self._generations[-1])
             if kind == "generation":
                 self._begin(Generation.of_record(last, self._sweep.spec.steps))
             elif kind == "rung":
-                results, base = self._place(self._generations[-1])
-                first = self._generations[-1].first
                 stopped = frozenset(agent - first for agent in last["agents"])
                 self._decided[last["step"]] = Verdict(stopped)
                 results.prune(agent - base for agent in last["agents"])
             elif kind == "copies":
-                results, base = self._place(self._generations[-1])
-                first = self._generations[-1].first
                 copies = copies_of_record(last, first, self._sweep.spec.steps)
                 self._decided[last["step"]] = Verdict(copies=copies)
                 results.copy(last["step"], copies, first - base)
             elif kind in ("evaluation", "final"):
-                results, base = self._place(self._generations[-1])
                 results.update(_as_report(last, base))
                 for agent, seconds in zip(
                     last["agents"], last["metrics"]["device_seconds"], strict=True

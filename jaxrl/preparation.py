@@ -100,9 +100,9 @@ def prepare(spec: SweepSpec) -> PreparedSweep:
     if spec.config_table is not None:
         return prepared(spec, None, _generation(spec, 0, 0, _listed(spec, spec.config_table)))
     space = load_space(spec.space).fix(spec.fixed)
-    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
-    rows = _drawn(spec, space, environment.make(spec.env), hardware, 0, (), Spent())
-    sweep = prepared(spec, space, _generation(spec, 0, 0, rows))
+    hardware, env = _surroundings(spec)
+    rows = _drawn(spec, space, env, hardware, 0, (), Spent())
+    sweep = _prepared(spec, space, _generation(spec, 0, 0, rows), env, hardware)
     sweep.judge(sweep.generation)  # refuses a space that it cannot use
     return sweep
 
@@ -116,18 +116,34 @@ def _generation(
 ) -> Generation:
     configs, agents = [], []
     for config, row in enumerate(rows, first_config):
+        base = row.get("seed", spec.seed)
+        agent = to_agent(row, base, spec.steps)
         for k in range(spec.seeds):
             configs.append(config)
-            seed = check_seed(row.get("seed", spec.seed) + k)
-            agents.append(to_agent(row, seed, spec.steps))
+            agents.append(dataclasses.replace(agent, seed=check_seed(base + k)))
     return Generation(number, SEARCH, first, tuple(agents), tuple(configs))
 
 
 def prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> PreparedSweep:
     """A sweep whose first ``generation`` is known; raises as :func:`prepare`."""
-    hardware = configure(spec.device)  # first: an environment's import starts JAX's backends
+    hardware, env = _surroundings(spec)
+    return _prepared(spec, space, generation, env, hardware)
+
+
+def _surroundings(spec: SweepSpec) -> tuple[Hardware, environment.Environment]:
+    """The devices first: an environment's import starts JAX's backends."""
+    return configure(spec.device), environment.make(spec.env)
+
+
+def _prepared(
+    spec: SweepSpec,
+    space: Space | None,
+    generation: Generation,
+    env: environment.Environment,
+    hardware: Hardware,
+) -> PreparedSweep:
     capacity = space.largest("buffer_size") if space and (spec.pbt or spec.parts > 1) else 1
-    plan = _plan(spec, generation, environment.make(spec.env), hardware, capacity)
+    plan = _plan(spec, generation, env, hardware, capacity)
     configurations = generation.configurations.values()
     idle = sum(c.learning_starts >= spec.steps for c in configurations)
     warnings: tuple[str, ...] = ()

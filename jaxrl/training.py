@@ -240,7 +240,7 @@ class Training:
     def _copies(self, evolution: Evolution, rung: int) -> Verdict:
         """Has the worst agents go on as changed copies of the best."""
         everybody = range(len(self._plan.agents))
-        scores = {i: self._result(i).score_at(rung) for i in everybody}
+        scores = {i: self._result(i).evaluation_at(rung) for i in everybody}
         layout = self._layouts[-1]
         values = {i: dataclasses.asdict(layout.configuration(i)) for i in everybody}
         copies = {

@@ -1,14 +1,13 @@
 """A generation: agents that are trained together. A search has one or more, and perhaps finalists."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.layout import Copy, Verdict
 from jaxrl.population.plan import Agent
-from jaxrl.search.schedule import to_agent, to_values
+from jaxrl.search.schedule import as_json, to_agent, to_values
 
 SEARCH, FINALISTS = "search", "finalists"
 FRESH_SEED = 2**30
@@ -46,7 +45,7 @@ class Generation:
     def to_record(self) -> dict[str, Any]:
         """As the journal has it."""
         pairs = zip(self.configs, self.agents, strict=True)
-        named = {str(config): _as_json(to_values(agent)) for config, agent in pairs}
+        named = {str(config): as_json(to_values(agent)) for config, agent in pairs}
         return {
             "generation": self.number,
             "stage": self.stage,
@@ -61,7 +60,8 @@ class Generation:
         """From the journal of a search of ``steps`` steps an agent."""
         named = record["configurations"]
         pairs = zip(record["configs"], record["seeds"], strict=True)
-        agents = tuple(to_agent(named[str(config)], seed, steps) for config, seed in pairs)
+        made = {config: to_agent(values, 0, steps) for config, values in named.items()}
+        agents = tuple(dataclasses.replace(made[str(c)], seed=seed) for c, seed in pairs)
         first, configs = record["first"], tuple(record["configs"])
         return cls(record["generation"], record["stage"], first, agents, configs)
 
@@ -74,7 +74,7 @@ def copies_record(rung: int, copies: Mapping[int, Copy], first: int) -> dict[str
         "agents": [first + agent for agent in copies],
         "sources": [first + copy.source for copy in copies.values()],
         "configurations": [
-            _as_json(dataclasses.asdict(copy.configuration)) for copy in copies.values()
+            as_json(dataclasses.asdict(copy.configuration)) for copy in copies.values()
         ],
     }
 
@@ -86,8 +86,3 @@ def copies_of_record(record: Mapping[str, Any], first: int, steps: int) -> dict[
         agent - first: Copy(source - first, Configuration.create(values, steps))
         for agent, source, values in rows
     }
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity; ``Configuration.create`` reads the word."""
-    return {n: "inf" if value == math.inf else value for n, value in values.items()}

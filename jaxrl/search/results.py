@@ -46,8 +46,8 @@ class Result:
         """Of the latest evaluation during training."""
         return next(reversed(self.evaluations.values()), math.nan)
 
-    def score_at(self, step: int) -> float:
-        """The evaluation at a step; NaN where it had diverged."""
+    def evaluation_at(self, step: int) -> float:
+        """The mean return of an evaluation; NaN where it had diverged."""
         return math.nan if self.diverged else self.evaluations[step]
 
     @property
@@ -105,9 +105,8 @@ class Results:
         """Takes over what a report says of its agents."""
         for place, index in enumerate(report.agents):
             result = self.of_agent[index]
-            is_new = (
-                report.step >= result.env_steps
-            )  # else an agent that was known goes there again
+            # Not new: an agent whose results were known goes the same way again.
+            is_new = report.step >= result.env_steps
             result.env_steps = max(result.env_steps, report.step)
             result.device_seconds += report.seconds / len(report.agents)
             if report.evaluation is not None and is_new:

@@ -43,13 +43,18 @@ def to_values(agent: Agent) -> dict[str, Any]:
 
 
 def to_json(agent: Agent) -> list[Any]:
-    """An agent's schedule as a list of changes; JSON has no infinity, but a word for it."""
+    """An agent's schedule as a list of changes."""
     before, changes = agent.configuration, []
     for step, now in agent.schedule:
         different = {n: getattr(now, n) for n in NAMES if getattr(now, n) != getattr(before, n)}
-        changes.append([step, {n: "inf" if v == math.inf else v for n, v in different.items()}])
+        changes.append([step, as_json(different)])
         before = now
     return changes
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity; ``Configuration.create`` reads the word."""
+    return {n: "inf" if value == math.inf else value for n, value in values.items()}
 
 
 def check_schedule(value: Any) -> list[tuple[int, dict[str, Any]]]:
