@@ -11,10 +11,10 @@ from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.compiling import Compiler
 from jaxrl.population.devices import configure
-from jaxrl.population.layout import Layout, Verdict
+from jaxrl.population.layout import Copy, Layout, Verdict
 from jaxrl.population.plan import Agent, Budget, make_plan
 from jaxrl.population.program import ProgramStore
-from jaxrl.population.snapshot import Control
+from jaxrl.population.snapshot import Control, SavedTile
 from jaxrl.population.train import train
 
 ENV = make("CartPole-v1")
@@ -79,6 +79,44 @@ def test_the_room_of_those_who_stop_is_given_back_in_whole_tiles(whole):
     *_, tile_steps = trained(plan_of(), stopping)
     assert whole[2] == (3 + 3) * STEPS
     assert tile_steps == (3 + 3) * 1000 + (1 + 1) * (STEPS - 1000)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "copied"),
+    [({1, 5}, {}), ({1}, {8: 4})],
+    ids=["one tile goes on in two", "a tile that stays is copied from"],
+)
+def test_tiles_that_were_saved_at_a_rung_are_put_together_from_there(stopped, copied):
+    """Nine agents in tiles of four; all are saved at the rung, and go on in another training."""
+    plan, rung = plan_of(9, 0), 1000
+    copies = {a: Copy(s, plan.agents[s].configuration) for a, s in copied.items()}
+    verdict = Verdict(frozenset(stopped), copies)
+    whole = after_rung(plan, rung, verdict, {})
+    control, saved, seen = Control(), {}, set()
+    control.ask_whole()
+    for report in train(plan, control, rungs=[rung], store=STORE):
+        if report.evaluation is not None and report.step == rung:
+            seen |= set(report.agents.tolist())
+            if len(seen) == 9:
+                control.stop(keep_rest=True)
+        if report.snapshot is not None:
+            saved[report.tile] = SavedTile(rung, lambda snapshot=report.snapshot: snapshot)
+    assert saved.keys() == {0, 1, 2}
+    assert after_rung(plan, rung, verdict, saved) == whole
+
+
+def after_rung(plan, rung, verdict, saved):
+    """The losses after a rung, by agent and step."""
+    control, losses = Control(), {}
+    control.decide(rung, verdict)
+    for report in train(plan, control, saved, rungs=[rung], store=STORE):
+        if report.evaluation is not None and report.step > rung:
+            values = report.evaluation["loss"].tolist()
+            losses |= {
+                (a, report.step): v for a, v in zip(report.agents.tolist(), values, strict=True)
+            }
+    assert len(losses) == (9 - len(verdict.stopped)) * (STEPS - rung) // 500
+    return losses
 
 
 def test_when_all_stop_it_ends():

@@ -271,13 +271,11 @@ class _Run:
         sources = {number: tiles[number] for number, _ in place.sources}
         first = tiles[place.sources[0].tile]
         new = self._make_tile(place, first.programs.device)
-        states = {
-            number: jax.device_put(tile.state or self._begin(tile), new.programs.device)
-            for number, tile in sources.items()
-        }
+        for tile in sources.values():  # kept: it may go on, or another tile need it too
+            tile.state = self._begin(tile) if tile.state is None else tile.state
+        states = {n: jax.device_put(t.state, new.programs.device) for n, t in sources.items()}
         width = self._plan.tile_width(place.cohort.shape)
-        # Read before a source that stays gives its memory to its next chunk.
-        new.state = jax.block_until_ready(gather(states, place.sources, width))
+        new.state = gather(states, place.sources, width)
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
         return new
 
