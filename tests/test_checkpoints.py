@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxrl.archives import Writing
 from jaxrl.checkpoints import Checkpoints
+from jaxrl.errors import SweepError
 from jaxrl.population.layout import Verdict
 from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import BLOCK_ROWS, Control, Snapshot
@@ -50,6 +52,14 @@ class Store:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)  # it is renamed after that
+
+    def trouble(self):
+        """Waits for it."""
+        deadline = time.monotonic() + 10
+        while self.checkpoints.trouble is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return self.checkpoints.trouble
 
     def __enter__(self):
         self.checkpoints.start()
@@ -252,14 +262,36 @@ def test_a_folder_that_cannot_be_written_is_trouble_and_the_next_is_whole(tmp_pa
         store.write(report(0, 100, [0], value=1))
         folder.rename(tmp_path / "away")
         store.checkpoints.add(report(0, 200, [0], value=2))
-        deadline = time.monotonic() + 10
-        while store.checkpoints.trouble is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert "no such file or directory" in store.checkpoints.trouble
+        assert "no such file or directory" in store.trouble()
         assert store.control.wanted_whole == store.control.wanted + 1
         (tmp_path / "away").rename(folder)
         store.write(report(0, 300, [0], value=3))
         assert store.checkpoints.trouble is None
     assert load(folder)[0].step == 300
     assert threading.active_count() < 50
+
+
+@pytest.mark.parametrize("when", ["add", "close"])
+def test_whatever_goes_wrong_while_it_writes_is_trouble_and_not_the_end(
+    tmp_path, monkeypatch, when
+):
+    def fail(*_):
+        raise ValueError("no such number")
+
+    with Store(tmp_path) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(Writing, when, fail)
+            store.checkpoints.add(report(0, 100, [0], value=1))
+            assert store.trouble() == "no checkpoint: no such number"
+        store.write(report(0, 200, [0], value=2))
+    assert load(tmp_path)[0].step == 200
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_checkpoint_that_is_gone_when_it_is_needed_is_said_to_be(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0]))
+    saved = load(tmp_path)
+    (tmp_path / "replay-000001.npz").unlink()
+    with pytest.raises(SweepError, match="could be read a moment ago and now cannot: no such file"):
+        saved[0].load()
