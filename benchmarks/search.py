@@ -32,35 +32,41 @@ import psutil
 
 from jaxrl.benchmark import machine
 from jaxrl.dqn.hyperparameters import NAMES
-from jaxrl.search.results import interquartile_mean
+from jaxrl.saved import SavedSweep
+from jaxrl.search.generation import Generation, copies_of_record, report_of_record
+from jaxrl.search.results import Results, interquartile_mean
 from jaxrl.search.table import parse_cell
 from jaxrl.tracking.journal import read
 
 TARGET, FRESH_SEEDS, FIRST_FRESH = 475.0, 8, 2**30
 BUDGET = ("--budget-seconds", "60")
+VERIFIED = (*BUDGET, "--verify", "2")
 METHODS = {
-    "uniform random": ("--configs", "128", "--generations", "8"),
-    "random": (*BUDGET, "--pruner", "none"),
-    "tpe": (*BUDGET, "--pruner", "none", "--sampler", "tpe"),
-    "halving": BUDGET,
-    "hyperband": (*BUDGET, "--pruner", "hyperband"),
-    "tpe, halving": (*BUDGET, "--sampler", "tpe"),
-    "pbt": (*BUDGET, "--pbt"),
-    "halving, cached": BUDGET,
+    "drawn evenly": ("--configs", "128", "--generations", "8", "--verify", "0"),
+    "halving, not verified": (*BUDGET, "--verify", "0"),
+    "random": (*VERIFIED, "--pruner", "none"),
+    "halving": VERIFIED,
+    "hyperband": (*VERIFIED, "--pruner", "hyperband"),
+    "tpe, halving": (*VERIFIED, "--sampler", "tpe"),
+    "pbt": (*VERIFIED, "--pbt"),
+    "halving, cached": VERIFIED,
+    "halving, to the target": (*VERIFIED, "--stop-at", str(TARGET)),
+    "halving, to the target, cached": (*VERIFIED, "--stop-at", str(TARGET)),
 }
-LIMITS = {"uniform random": 80.0}
+LIMITS = {"drawn evenly": 80.0}
 LIMIT = 45.0
 """Seconds after which a search is ended."""
 QUIET = 0.1
 """Cores that may be busy with something else, on average; a run beside more is done again."""
 _SPACE = ("--space", "hands-on-rl", "--select", "best", "--device", "cpu", "--no-track")
+_RANKED = ("--rank-by", "iqm")
 
 
 def run(method: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     """One search: after each generation the seconds since its start, and what is its best so far."""
     run_dir = folder / f"{method}-{seed}".replace(" ", "-")
     cache = folder / "cache" if "cached" in method else run_dir.with_suffix(".cache")
-    command = [sys.executable, "-m", "jaxrl.sweep", *_SPACE, *METHODS[method]]
+    command = [sys.executable, "-m", "jaxrl.sweep", *_SPACE, *_RANKED, *METHODS[method]]
     began, busy = time.time(), _busy_seconds()
     process = subprocess.Popen(
         [*command, "--seed", str(seed), "--run-dir", str(run_dir)],
@@ -75,7 +81,7 @@ def run(method: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
         process.wait()
     others = (_busy_seconds() - busy) / (time.time() - began)
     with (run_dir / "results.csv").open(newline="") as file:
-        rows = {int(row["config"]): row for row in csv.DictReader(file)}
+        rows = {int(row["config"]): row for row in csv.DictReader(file)}  # of its last seed, any
     named = [
         {"seconds": at / 1000 - began, "score": score, "values": values_of(rows[config])}
         for at, config, score in bests(run_dir)
@@ -92,25 +98,25 @@ def _busy_seconds() -> float:
 
 
 def bests(run_dir: pathlib.Path) -> Iterator[tuple[int, int, float]]:
-    """After each generation its end, in milliseconds since 1970, and the best configuration so far
-    with its score: by the best policy along the way, then by training returns."""
-    train: dict[int, float] = {}
-    found: dict[int, tuple[float, float, int]] = {}
+    """After each generation its end, in milliseconds since 1970, and what the search then calls its
+    best configuration, with its score."""
+    sweep = SavedSweep.read(run_dir).prepare()
+    spec, first = sweep.spec, sweep.generation
+    results = Results(first.agents, first.configs, spec.final_episodes, spec.select, spec.rank_by)
     end = 0
     for record, _ in read(run_dir / "journal"):
-        columns = record.get("metrics", {})
-        if record["kind"] == "evaluation":
-            train.update(zip(record["agents"], columns["train_return_mean"], strict=True))
-        elif record["kind"] == "final":
-            end = record["time"]
-            for agent, score, diverged in zip(
-                record["agents"], columns["best_mean"], columns["diverged"], strict=True
-            ):
-                if not diverged and score is not None:
-                    found[agent] = (score, train.get(agent) or -math.inf, -agent)
+        if record["kind"] in ("evaluation", "final"):
+            results.update(report_of_record(record, 0))
+            end = record["time"] if record["kind"] == "final" else end
+        elif record["kind"] == "copies":
+            copies = copies_of_record(record, first.first, spec.steps)
+            results.copy(record["step"], copies, first.first)
         elif record["kind"] == "generation" or record.get("status") == "finished":
-            best = max(found, key=found.__getitem__)
-            yield end, best, found[best][0]
+            for best in results.sound(1):
+                yield end, best, results.average(best)
+            if record["kind"] == "generation":
+                first = Generation.of_record(record, spec.steps)
+                results.add(first.agents, first.configs)
 
 
 def values_of(row: dict[str, str]) -> dict[str, Any]:

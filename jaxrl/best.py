@@ -16,6 +16,8 @@ from jaxrl.search.results import Results
 from jaxrl.search.schedule import to_values
 
 KEPT = 5
+_KEPT_OF_CONFIGURATIONS = 64
+"""Where the order of configurations decides, which another seed may yet change."""
 
 
 class BestPolicies:
@@ -44,6 +46,7 @@ class BestPolicies:
         self._directory = directory
         self._folder = directory.checkpoints / folder
         self._one_each = one_each
+        self._most = _KEPT_OF_CONFIGURATIONS if one_each else KEPT
         self._kept: list[tuple[tuple[Any, ...], int, Policy]] = []
 
     def recall(self) -> None:
@@ -75,13 +78,16 @@ class BestPolicies:
                         f"checkpoints/{self._folder.name}/{index}/{name}", content
                     )
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def save(self, ranking: Sequence[int] | None = None) -> None:
         """Writes them to ``best/1``, ``best/2``, …, the best first, or in the order of a ``ranking``
         of configurations."""
         kept = self._kept
         if ranking is not None:
             kept = sorted(kept, key=lambda entry: ranking.index(self._config(entry[1])))
-        for rank, (_, _, policy) in enumerate(kept, start=1):
+        for rank, (_, _, policy) in enumerate(kept[:KEPT], start=1):
             for name, content in policy.files().items():
                 self._directory.write(f"best/{rank}/{name}", content)
 
@@ -96,11 +102,11 @@ class BestPolicies:
             if any(entry[0] <= order for entry in rivals):
                 return None
             self._drop(rivals)
-        if len(self._kept) == KEPT and order >= self._kept[-1][0]:
+        if len(self._kept) == self._most and order >= self._kept[-1][0]:
             return None
         entry = (order, index, policy())
         bisect.insort(self._kept, entry, key=lambda kept: kept[0])
-        self._drop(self._kept[KEPT:])
+        self._drop(self._kept[self._most :])
         return entry[2]
 
     def _drop(self, entries: Sequence[tuple[tuple[Any, ...], int, Policy]]) -> None:

@@ -2,29 +2,32 @@
 
 import contextlib
 import dataclasses
-import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
 
-import numpy as np
-
 from jaxrl.best import BestPolicies
 from jaxrl.conclusion import Conclusion
 from jaxrl.lease import Lease
 from jaxrl.population.layout import Verdict
 from jaxrl.population.program import ProgramStore
-from jaxrl.population.report import Report
 from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
 from jaxrl.rundir import RunDirectory
-from jaxrl.search.allowance import Spent
-from jaxrl.search.generation import FINALISTS, Generation, copies_of_record
+from jaxrl.search.generation import (
+    FINALISTS,
+    SEARCH,
+    VERIFICATION,
+    Generation,
+    copies_of_record,
+    report_of_record,
+)
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
 from jaxrl.search.results import Results
 from jaxrl.signals import handled_by
+from jaxrl.succession import Succession
 from jaxrl.tracking.journal import Journal, Record, read
 from jaxrl.tracking.session import Session
 from jaxrl.training import Books, Display, Training, storage_errors
@@ -75,11 +78,14 @@ class Search:
         spec = sweep.spec
         self._results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
         self._finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
-        self._best = BestPolicies(sweep, self._results, directory)
-        self._best_finalists = BestPolicies(
-            sweep, self._finalists, directory, "finalists", one_each=True
-        )
-        self._generations: list[Generation] = []
+        self._best = {
+            SEARCH: BestPolicies(sweep, self._results, directory),
+            VERIFICATION: BestPolicies(sweep, self._results, directory, "verified", one_each=True),
+            FINALISTS: BestPolicies(sweep, self._finalists, directory, "finalists", one_each=True),
+        }
+        self._succession = Succession(sweep, self._results)
+        self._plan = sweep.plan
+        """Of the last generation, once it is trained."""
         self._decided: dict[int, Verdict] = {}
         """Of the last generation."""
         self._recorded: dict[tuple[str, int], set[int]] = {}
@@ -94,8 +100,8 @@ class Search:
                 self._copy_study()
                 conclusion = self._conclude("finished")
                 return self._outcome("finished", conclusion, self._send_rest(), was_finished=True)
-            self._best.recall()
-            self._best_finalists.recall()
+            for best in self._best.values():
+                best.recall()
             with storage_errors(self._directory):
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
@@ -117,8 +123,8 @@ class Search:
         last = None
         self._begin(self._sweep.generation)
         for last, _ in read(self._directory.journal):
-            kind, first = last["kind"], self._generations[-1].first
-            results, base = self._place(self._generations[-1])
+            kind, first = last["kind"], self._succession.last.first
+            results, base = self._place(self._succession.last)
             if kind == "generation":
                 self._begin(Generation.of_record(last, self._sweep.spec.steps))
             elif kind == "rung":
@@ -130,7 +136,7 @@ class Search:
                 self._decided[last["step"]] = Verdict(copies=copies)
                 results.copy(last["step"], copies, first - base)
             elif kind in ("evaluation", "final"):
-                results.update(_as_report(last, base))
+                results.update(report_of_record(last, base))
                 for agent, seconds in zip(
                     last["agents"], last["metrics"]["device_seconds"], strict=True
                 ):
@@ -141,7 +147,7 @@ class Search:
     def _begin(self, generation: Generation) -> None:
         results, _ = self._place(generation)
         results.add(generation.agents, generation.configs)
-        self._generations.append(generation)
+        self._succession.add(generation)
         self._decided = {}
 
     def _place(self, generation: Generation) -> tuple[Results, int]:
@@ -173,19 +179,21 @@ class Search:
 
     def _next(self, books: Books) -> bool:
         """Makes sure that the last generation has something left to do; false where all is done."""
-        last = self._generations[-1]
+        last = self._succession.last
         results, base = self._place(last)
         if not all(result.has_ended for result in results.of_agent[last.first - base :]):
+            if last is not self._sweep.generation:  # it was interrupted
+                self._plan = self._sweep.plan_of(last)
             return True
         self._copy_study()
         began = time.monotonic()
-        generation = self._following(last)
+        generation = self._succession.following()
         if generation is None:
             return False
         seconds = round(time.monotonic() - began, 3)
-        self._sweep.plan_of(generation)  # refuses what cannot be trained, before it is on record
+        self._plan = self._sweep.plan_of(generation)  # refuses what cannot be trained
         sampler = self._sweep.spec.sampler
-        if sampler in MODELS and generation.stage != FINALISTS:
+        if sampler in MODELS and generation.stage == SEARCH:
             count = len(generation.configurations)
             self._display.say(f"{sampler} proposed {count} configurations in {seconds:.1f} s")
         with storage_errors(self._directory):
@@ -193,35 +201,18 @@ class Search:
         self._begin(generation)
         return True
 
-    def _following(self, last: Generation) -> Generation | None:
-        """The next generation of the search, or its finalists; None where all has been trained."""
-        if last.stage == FINALISTS:
-            return None
-        number, first, spec = last.number + 1, last.first + len(last.agents), self._sweep.spec
-        if not self._results.has_reached(spec.stop_at):
-            drawn = self._sweep.draw(number, first, self._results.told(), self._spent())
-            if drawn is not None:
-                return drawn
-        sound = self._results.sound(spec.finalists)
-        chosen = {config: self._results.seeds(config)[0].agent for config in sound}
-        return self._sweep.finalists(number, first, chosen) if chosen else None
-
     def _copy_study(self) -> None:
         if self._copy is not None:
             self._copy.send(self._results.told())
 
     def _train(self, books: Books) -> str:
-        generation = self._generations[-1]
-        is_final = generation.stage == FINALISTS
-        plan = self._sweep.plan
-        if generation is not self._sweep.generation:
-            plan = self._sweep.plan_of(generation)
+        generation = self._succession.last
         self._training = Training(
             generation,
-            plan,
+            self._plan,
             *self._place(generation),
-            self._best_finalists if is_final else self._best,
-            None if is_final else self._sweep.judge(generation),
+            self._best[generation.stage],
+            self._sweep.judge(generation),
             self._decided,
             books,
         )
@@ -230,22 +221,7 @@ class Search:
         for warning in self._training.warnings():
             self._display.say(f"warning: {warning}")
         follower = None if self._session is None else self._session.follower
-        return self._training.run(self._display, follower, self._title(generation))
-
-    def _title(self, generation: Generation) -> str:
-        if generation.stage == FINALISTS:
-            return "finalists"
-        parts, which = self._sweep.spec.parts, generation.number + 1
-        if (given := self._sweep.spec.budget_seconds) is not None:
-            return f"generation {which}, {self._spent().seconds:,.0f} of {given:,.0f} s spent"
-        return f"generation {which} of {parts}" if parts > 1 else ""
-
-    def _spent(self) -> Spent:
-        """By what is known of the search so far, finalists not counted."""
-        workers, of_agent = len(self._sweep.plan.hardware.devices), self._results.of_agent
-        predicted = sum(self._sweep.predicted_seconds(r.agent.configuration) for r in of_agent)
-        measured = sum(result.device_seconds for result in of_agent)
-        return Spent(measured / workers, predicted / workers)
+        return self._training.run(self._display, follower, self._succession.title())
 
     def _write_end(self, status: str, conclusion: Conclusion, books: Books) -> None:
         """Writes what is known at the end, the journal last: it says that the rest is there."""
@@ -255,9 +231,11 @@ class Search:
         ):
             conclusion.write(directory, books.journal)
             if conclusion.finalists:
-                self._best_finalists.save(self._finalists.ranking())
+                self._best[FINALISTS].save(self._finalists.ranking())
+            elif len(self._best[VERIFICATION]):
+                self._best[VERIFICATION].save(self._results.ranking())
             else:
-                self._best.save()
+                self._best[SEARCH].save()
             books.journal.append("end", status=status)
         books.journal.close()
         if status == "finished":
@@ -320,15 +298,3 @@ class Search:
             return
         with handled_by(stop, (signal.SIGINT, signal.SIGTERM)):
             yield
-
-
-def _as_report(record: Record, base: int) -> Report:
-    """What a record says, as it was reported; its agents numbered from ``base`` on."""
-    metrics = {
-        name: np.array([math.nan if value is None else value for value in column])
-        for name, column in record["metrics"].items()
-    }
-    agents, fields = np.array(record["agents"]) - base, {record["kind"]: metrics}
-    return Report(
-        -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
-    )

@@ -15,7 +15,7 @@ from jaxrl.population.cost import seconds
 from jaxrl.population.devices import Hardware, configure
 from jaxrl.population.plan import USABLE, Agent, Plan, make_plan
 from jaxrl.search.allowance import Spent, choose
-from jaxrl.search.generation import FINALISTS, FRESH_SEED, SEARCH, Generation
+from jaxrl.search.generation import FINALISTS, SEARCH, Generation
 from jaxrl.search.models import Told
 from jaxrl.search.parameters import check_parameter, check_seed
 from jaxrl.search.pbt import Evolution
@@ -55,14 +55,15 @@ class PreparedSweep:
         return self.generation.configs
 
     def draw(
-        self, number: int, first: int, told: Sequence[Told], spent: Spent
+        self, number: int, first: int, part: int, told: Sequence[Told], spent: Spent
     ) -> Generation | None:
-        """The ``number``-th generation, whose first agent is the ``first``-th of the search, after
-        what was ``told`` of the configurations before and they have taken; None after the last."""
+        """The generation with this number, whose first agent is the ``first``-th of all and which is
+        the ``part``-th (from 0) that has new configurations, after what was ``told`` of those before
+        and they have taken; None after the last."""
         if self.space is None:
             return None
         env, hardware = self.plan.env, self.plan.hardware
-        rows = _drawn(self.spec, self.space, env, hardware, number, told, spent)
+        rows = _drawn(self.spec, self.space, env, hardware, part, told, spent)
         return _generation(self.spec, number, first, rows, len(told)) if rows else None
 
     def predicted_seconds(self, configuration: Configuration) -> float:
@@ -70,20 +71,18 @@ class PreparedSweep:
         return seconds(configuration, self.plan.env, self.spec.steps)
 
     def judge(self, generation: Generation) -> Pruner | Evolution | None:
-        """Who decides at the rungs of a generation of the search."""
+        """Who decides at the rungs of a generation."""
         spec, eval_steps = self.spec, self.spec.budget.eval_steps
+        if generation.stage != SEARCH:
+            return None
         if spec.pbt:
             assert self.space is not None
             rungs = [step for step in eval_steps[:-1] if step % spec.exploit_every == 0]
             return Evolution(self.space, rungs, (spec.seed, generation.number))
-        return PRUNERS[spec.pruner or "none"](eval_steps, list(generation.configurations))
-
-    def finalists(self, number: int, first: int, chosen: Mapping[int, Agent]) -> Generation:
-        """The ``chosen`` configurations once more, each on seeds that the search has not seen."""
-        seeds = range(FRESH_SEED, FRESH_SEED + self.spec.final_seeds)
-        pairs = [(config, seed) for config in chosen for seed in seeds]
-        agents = tuple(dataclasses.replace(chosen[config], seed=seed) for config, seed in pairs)
-        return Generation(number, FINALISTS, first, agents, tuple(config for config, _ in pairs))
+        chosen = generation.configurations
+        starts = (c.learning_starts for c in chosen.values())
+        warm_up = max((s for s in starts if s < spec.steps), default=0)
+        return PRUNERS[spec.pruner or "none"](eval_steps, list(chosen), warm_up)
 
     def plan_of(self, generation: Generation) -> Plan:
         """How a generation is trained, on the devices of the first."""
@@ -178,7 +177,7 @@ def _check_whole(spec: SweepSpec, generation: Generation, plan: Plan) -> None:
         what = "--pbt" if spec.pbt else "a schedule"
         count = max(len(plan.agents), spec.finalists * spec.final_seeds)
         needed = plan.most_bytes(2 * count)  # at a rung the old tiles are there beside the new ones
-    elif spec.pruner != "none" and generation.stage != FINALISTS:
+    elif spec.pruner != "none" and generation.stage == SEARCH:
         what = f"--pruner {spec.pruner}"
     else:
         return
@@ -198,7 +197,7 @@ def _check_schedules(spec: SweepSpec, generation: Generation) -> None:
                 f"a schedule changes hyperparameters at step {step}, which is no evaluation step "
                 f"before the last: they come every {spec.budget.eval_every} steps up to {spec.steps}."
             )
-    if generation.scheduled and generation.stage != FINALISTS and spec.pruner != "none":
+    if generation.scheduled and generation.stage == SEARCH and spec.pruner != "none":
         raise InputError(
             f"--pruner {spec.pruner} cannot judge configurations with a schedule: leave it out."
         )

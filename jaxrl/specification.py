@@ -17,10 +17,12 @@ MAX_EPISODES = 1_000_000
 _LEAST = {
     **dict.fromkeys(("configs", "seeds", "final_seeds"), 1),
     **dict.fromkeys(("steps", "eval_episodes", "final_episodes"), 1),
-    "finalists": 0,
+    **dict.fromkeys(("verify", "finalists"), 0),
 }
 _LEARNED_IN, _LARGEST_LEARNED = 8, 64
 """Generations, by default, of a sampler that learns, and the most configurations of one."""
+_TIMED_IN = 16
+"""Generations, about, by default, of a search that is given time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class SweepSpec:
     pbt: bool = False
     pbt_every: int | None = None
     stop_at: float | None = None
+    verify: int = 0
     finalists: int = 0
     final_seeds: int = 20
     seeds: int = 1
@@ -149,7 +152,7 @@ class SweepSpec:
         """Of a search that is given time."""
         if self.budget_seconds is None:
             return None
-        return Allowance(self.budget_seconds, self.generations or _LEARNED_IN)
+        return Allowance(self.budget_seconds, self.generations or _TIMED_IN)
 
     @property
     def budget(self) -> Budget:

@@ -38,6 +38,14 @@ def test_where_they_are_few_the_best_are_live_and_the_rest_comes_once_when_finis
     assert (late.status, late.params, late.count) == ("FINISHED", {"gamma": "1"}, 3)
 
 
+def test_whatever_a_metric_is_called_it_is_held_and_passed_on():
+    selection = Selection(Choice.parse("top:1"))
+    copied = [Metric("pbt/source", 3.0, 5, 100), Metric("verified/return_mean", 4.0, 6, 200)]
+    assert sent(selection, evaluation(0, 1), RunUpdate(0, 6, copied)) == []
+    (late,) = (u for u in sent(selection, RunUpdate(None, 9, status="FINISHED")) if u.config == 0)
+    assert late.metrics[1:] == copied
+
+
 def test_a_parent_is_never_held_back():
     for text in ("all", "top:1", "parent"):
         selection = Selection(Choice.parse(text, is_sparse=True))

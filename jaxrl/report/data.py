@@ -68,6 +68,7 @@ class Curves:
                 if not self._is_final:
                     self.configs += record["configs"]
                     self.seeds += record["seeds"]
+                    self._make_room()
             elif record["kind"] == "end":
                 self._is_over = record["status"] == "finished"
             elif record["kind"] == "rung":
@@ -79,6 +80,14 @@ class Curves:
                 row[record["agents"]] = [np.nan if v is None else v for v in values]
             elif record["kind"] == "final" and not self._is_final:
                 self.ended += len(record["agents"])
+
+    def _make_room(self) -> None:
+        """For agents that were not foreseen: of verifications, or as many as there was time for."""
+        if (more := len(self.configs) - self.agents) > 0:
+            self.agents += more
+            self.returns = {
+                step: np.append(row, np.full(more, np.nan)) for step, row in self.returns.items()
+            }
 
     def name(self, agent: int) -> str:
         """What people call an agent: its configuration, and its seed where that has several."""

@@ -17,6 +17,8 @@ OFFERING = ("random", "sobol", "tpe")
 """Samplers that can be asked for candidates of which most are not taken."""
 _COMPILING = 0.25
 """Of the time of a generation, what compiling for it may take."""
+_LONGEST = 0.25
+"""Of that time, what one configuration may take: for a longer one the other devices would wait."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +26,20 @@ class Spent:
     """What a search has taken so far, in seconds of all devices at work."""
 
     seconds: float = 0.0
+    """On new configurations."""
     predicted: float = 0.0
-    """For the same configurations, each trained to its end, before that was measured."""
+    """For these, each trained to its end, before that was measured."""
+    verifying: float = 0.0
+    """On further seeds."""
 
     @property
     def pace(self) -> float:
         """Seconds measured for a second predicted: of this machine, and of early stopping."""
         return self.seconds / self.predicted if self.predicted and self.seconds else 1.0
+
+    @property
+    def total(self) -> float:
+        return self.seconds + self.verifying
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +51,14 @@ class Allowance:
 
     def room(self, generation: int, spent: Spent) -> float:
         """Seconds for a generation; 0 once what is left is less than half a part."""
-        left = self.seconds - spent.seconds
+        left = self.seconds - spent.total
         if left < self.seconds / self.generations / 2:
             return 0.0
         return left / max(self.generations - generation, 1)
 
     def exponent(self, spent: Spent) -> float:
         """The α of the next generation."""
-        return min(max(1 - spent.seconds / self.seconds, 0.0), 1.0)
+        return min(max(1 - spent.total / self.seconds, 0.0), 1.0)
 
 
 def choose(
@@ -69,7 +78,8 @@ def choose(
         costs: of each candidate, seconds on one worker.
         shapes: of each, what has to be compiled for it.
         known: shapes that have been compiled; others may take a share of the room.
-        room: seconds on each of ``workers``; a configuration that alone takes longer is left out.
+        room: seconds on each of ``workers``; a configuration that alone takes a large part of them
+            is left out.
         exponent: α above.
         most: how many, whatever the room.
     """
@@ -80,7 +90,7 @@ def choose(
     for candidate in np.argsort(keys).tolist():
         cost, shape = costs[candidate], shapes[candidate]
         is_open = shape in ready or len(ready) < most_shapes
-        if cost <= min(left, room) and is_open and len(chosen) < most:
+        if cost <= min(left, _LONGEST * room) and is_open and len(chosen) < most:
             chosen.append(candidate)
             ready.add(shape)
             left -= cost

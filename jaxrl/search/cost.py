@@ -10,14 +10,14 @@ from jaxrl.search.table import write_table
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """A configuration's score and cost, all its seeds together."""
+    """A configuration's score and cost."""
 
     config: int
     score: float
     operations: float
-    """Of the updates of a whole training, known before: floating-point operations."""
+    """Of the updates of a whole training of one seed, known before: floating-point operations."""
     device_seconds: float
-    """Measured; less than a whole training's where it was stopped early."""
+    """Measured, of all its seeds; less where it was stopped early."""
     on_front: bool
     """Whether no other has at least this score for fewer operations."""
 
@@ -32,7 +32,7 @@ def costs(results: Results, operations: Mapping[int, float]) -> list[Cost]:
     for config, each in sorted(operations.items()):
         seeds = results.seeds(config)
         spent = sum(result.device_seconds for result in seeds)
-        found[config] = (results.sound_average(config), each * len(seeds), spent)
+        found[config] = (results.sound_average(config), each, spent)
     front = _front({c: (score, ops) for c, (score, ops, _) in found.items()})
     return [Cost(config, *values, on_front=config in front) for config, values in found.items()]
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from jaxrl.search.results import Results, interquartile_mean
 
@@ -44,9 +43,11 @@ def interval(scores: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval of the interquartile mean; the same for the same scores."""
     if len(scores) < 2 or np.isnan(scores).any():
         return math.nan, math.nan
-    found = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap, trim_mean
+
+    found = bootstrap(
         (np.asarray(scores),),
-        lambda x, axis: scipy.stats.trim_mean(x, 0.25, axis=axis),
+        lambda x, axis: trim_mean(x, 0.25, axis=axis),
         n_resamples=_RESAMPLES,
         confidence_level=_CONFIDENCE,
         method="percentile",

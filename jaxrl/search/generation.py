@@ -1,17 +1,24 @@
-"""A generation: agents that are trained together. A search has one or more, and perhaps finalists."""
+"""A generation: agents that are trained together. A search has one or more, each perhaps followed by
+a verification, and perhaps finalists."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.population.layout import Copy, Verdict
 from jaxrl.population.plan import Agent
+from jaxrl.population.report import Report
 from jaxrl.search.schedule import as_json, to_agent, to_values
 
-SEARCH, FINALISTS = "search", "finalists"
+SEARCH, VERIFICATION, FINALISTS = "search", "verification", "finalists"
 FRESH_SEED = 2**30
 """From here on seeds are those of finalists, which no search has seen."""
+FURTHER_SEED = 3 * 2**29
+"""From here on they are those that verifications add to a configuration's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Generation:
 
     number: int
     stage: str
-    """``search`` or ``finalists``: the best configurations once more, on fresh seeds."""
+    """``search``; ``verification``: the most promising configurations on further seeds, which count
+    in the search; or ``finalists``: the best once more on fresh seeds, which do not."""
     first: int
     """The number of its first agent in the whole search."""
     agents: tuple[Agent, ...]
@@ -41,6 +49,21 @@ class Generation:
             for step, configuration in agent.schedule:
                 changes.setdefault(step, {})[index] = Copy(index, configuration)
         return {step: Verdict(copies=copies) for step, copies in sorted(changes.items())}
+
+    @classmethod
+    def again(
+        cls,
+        number: int,
+        stage: str,
+        first: int,
+        chosen: Mapping[int, tuple[Agent, Iterable[int]]],
+    ) -> "Generation":
+        """Configurations that were trained before, each as an agent of it was and on these seeds."""
+        pairs = [
+            (c, dataclasses.replace(a, seed=s)) for c, (a, seeds) in chosen.items() for s in seeds
+        ]
+        agents, configs = tuple(agent for _, agent in pairs), tuple(config for config, _ in pairs)
+        return cls(number, stage, first, agents, configs)
 
     def to_record(self) -> dict[str, Any]:
         """As the journal has it."""
@@ -86,3 +109,15 @@ def copies_of_record(record: Mapping[str, Any], first: int, steps: int) -> dict[
         agent - first: Copy(source - first, Configuration.create(values, steps))
         for agent, source, values in rows
     }
+
+
+def report_of_record(record: Mapping[str, Any], base: int) -> Report:
+    """What a record says, as it was reported; its agents numbered from ``base`` on."""
+    metrics = {
+        name: np.array([math.nan if value is None else value for value in column])
+        for name, column in record["metrics"].items()
+    }
+    agents, fields = np.array(record["agents"]) - base, {record["kind"]: metrics}
+    return Report(
+        -1, agents, record["step"], 0, 0.0, 0, fields.get("evaluation"), fields.get("final")
+    )

@@ -1,7 +1,8 @@
 """Early stopping: which configurations of a generation go on at a rung.
 
 All of a generation reach a rung before anybody is judged, so that who is asked first does not matter.
-Scores are evaluation returns of the policies so far, a configuration's mean over its seeds.
+Scores are evaluation returns of the policies so far, a configuration's mean over its seeds. Rungs are
+counted from the end of the warm-up: before an agent learns, its score is chance.
 """
 
 import abc
@@ -33,10 +34,11 @@ class Halving(Pruner):
 
     Args:
         eval_steps: of the generation, the last its end.
+        warm_up: steps before which some of its agents do not learn.
     """
 
-    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
-        self.rungs = _rungs(eval_steps)
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int], warm_up: int = 0) -> None:
+        self.rungs = _rungs(eval_steps, warm_up)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
         return _beaten(scores)
@@ -50,8 +52,8 @@ class Hyperband(Pruner):
     bracket with more rungs begins with more of them.
     """
 
-    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
-        longest = _rungs(eval_steps)
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int], warm_up: int = 0) -> None:
+        longest = _rungs(eval_steps, warm_up)
         brackets = [longest[start:] for start in range(len(longest) + 1)]
         weights = [_share(bracket, eval_steps[-1]) for bracket in brackets]
         self.rungs = longest
@@ -72,8 +74,9 @@ class Median(Pruner):
     """Stops whoever is below the median of all that have come as far (the rule of Vizier, Golovin et
     al. 2017), at every evaluation but those of the first quarter."""
 
-    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int]) -> None:
-        self.rungs = tuple(s for s in eval_steps[:-1] if s >= eval_steps[-1] / 4)
+    def __init__(self, eval_steps: Sequence[int], configs: Sequence[int], warm_up: int = 0) -> None:
+        first = _after_warm_up(1 / 4, eval_steps, warm_up)
+        self.rungs = tuple(s for s in eval_steps[:-1] if s >= first)
 
     def stopped(self, rung: int, scores: Mapping[int, float]) -> set[int]:
         order = ranked(scores)
@@ -81,18 +84,25 @@ class Median(Pruner):
         return {c for c in order[1:] if math.isnan(scores[c]) or scores[c] < middle}
 
 
-PRUNERS: dict[str, Callable[[Sequence[int], Sequence[int]], Pruner | None]] = {
-    "none": lambda eval_steps, configs: None,
+PRUNERS: dict[str, Callable[[Sequence[int], Sequence[int], int], Pruner | None]] = {
+    "none": lambda eval_steps, configs, warm_up: None,
     "halving": Halving,
     "hyperband": Hyperband,
     "median": Median,
 }
-"""By name what makes the pruner of a generation, of its evaluation steps and its configurations."""
+"""By name what makes the pruner of a generation, of its evaluation steps, its configurations and its
+warm-up."""
 
 
-def _rungs(eval_steps: Sequence[int]) -> tuple[int, ...]:
+def _after_warm_up(share: float, eval_steps: Sequence[int], warm_up: int) -> float:
+    """The step after this share of the way from the warm-up, or half of the steps, to the end."""
+    begin = min(warm_up, eval_steps[-1] / 2)
+    return begin + share * (eval_steps[-1] - begin)
+
+
+def _rungs(eval_steps: Sequence[int], warm_up: int) -> tuple[int, ...]:
     """The evaluation steps nearest to a ninth and a third of the way, before its end."""
-    ideal = [eval_steps[-1] / FACTOR**k for k in range(_RUNGS, 0, -1)]
+    ideal = [_after_warm_up(FACTOR**-k, eval_steps, warm_up) for k in range(_RUNGS, 0, -1)]
     nearest = [min(eval_steps, key=lambda step: abs(step - way)) for way in ideal]
     return tuple(sorted({step for step in nearest if step < eval_steps[-1]}))
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.layout import Copy
@@ -154,17 +153,24 @@ class Results:
     def ranking(self) -> list[int]:
         """Configuration numbers, the best first: by the average over its seeds of the final
         evaluation, then of the training returns, then the lower number; those with a diverged seed
-        last."""
-        return sorted(self._by_config, key=self._final_order)
+        last. Where some have more seeds than others, from each average is taken what it may be
+        wrong by: a standard error, of the spread that the seeds of a configuration have."""
+        spread = self._spread()
 
-    def sound(self, count: int) -> list[int]:
-        """The first ``count`` of the ranking that have a score and no diverged seed."""
+        def order(config: int) -> tuple[Any, ...]:
+            seeds = self._by_config[config]
+            return self._order(seeds, [self.score(r) for r in seeds], (config,), spread)
+
+        return sorted(self._by_config, key=order)
+
+    def sound(self, count: int | None = None) -> list[int]:
+        """The first ``count`` of the ranking that have a score and no diverged seed, or all."""
         return [c for c in self.ranking() if not math.isnan(self.sound_average(c))][:count]
 
-    def has_reached(self, target: float | None) -> bool:
-        """Whether a configuration has a score of ``target`` on each of its seeds."""
+    def has_reached(self, target: float | None, least_seeds: int = 1) -> bool:
+        """Whether a configuration has a score of ``target`` on each of its seeds, and enough seeds."""
         return target is not None and any(
-            all(self.score(result) >= target for result in seeds)
+            len(seeds) >= least_seeds and all(self.score(result) >= target for result in seeds)
             for seeds in self._by_config.values()
         )
 
@@ -238,15 +244,25 @@ class Results:
         is_sound = not any(result.diverged for result in self._by_config[config])
         return self.average(config) if is_sound else math.nan
 
-    def _final_order(self, config: int) -> tuple[Any, ...]:
-        seeds = self._by_config[config]
-        return self._order(seeds, [self.score(result) for result in seeds], (config,))
+    def _spread(self) -> float:
+        """Standard deviation of the scores of one configuration's seeds, pooled over those that have
+        several; 0 where all have the same number."""
+        if len({len(seeds) for seeds in self._by_config.values()}) < 2:
+            return 0.0
+        scores = ([self.score(r) for r in seeds] for seeds in self._by_config.values())
+        sound = [each for each in scores if len(each) > 1 and np.isfinite(each).all()]
+        return math.sqrt(np.mean([np.var(each, ddof=1) for each in sound])) if sound else 0.0
 
     def _order(
-        self, seeds: Sequence[Result], scores: Sequence[float], tie: tuple[int, ...]
+        self,
+        seeds: Sequence[Result],
+        scores: Sequence[float],
+        tie: tuple[int, ...],
+        spread: float = 0.0,
     ) -> tuple[Any, ...]:
         train = [result.train_return_mean for result in seeds]
-        falling = (self._falling(scores), self._falling(train))
+        error = spread / math.sqrt(len(seeds))
+        falling = (self._falling(scores) + error, self._falling(train))
         return (any(r.diverged for r in seeds), *falling, *tie)
 
     def _falling(self, values: Sequence[float]) -> float:
@@ -258,7 +274,9 @@ class Results:
 def interquartile_mean(values: Iterable[float]) -> float:
     """Mean of the middle half of ``values`` (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264):
     a quarter of them, rounded down, is cut off at each end."""
-    return float(scipy.stats.trim_mean(np.asarray(list(values), float), 0.25))
+    from scipy.stats import trim_mean  # takes half a second, which no start should wait for
+
+    return float(trim_mean(np.asarray(list(values), float), 0.25))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -4,7 +4,6 @@ first of more points are the points of fewer."""
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import qmc
 
 
 def random(seed: int, count: int, dimensions: int) -> np.ndarray:
@@ -17,6 +16,8 @@ def sobol(seed: int, count: int, dimensions: int) -> np.ndarray:
     more evenly than chance."""
     if dimensions == 0:
         return np.empty((count, 0))
+    from scipy.stats import qmc
+
     sequence = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng(seed))
     return sequence.random_base2(max(count - 1, 0).bit_length())[:count]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.search.generation import FINALISTS
+from jaxrl.search.generation import FINALISTS, SEARCH, VERIFICATION
 from jaxrl.search.results import interquartile_mean
 from jaxrl.search.schedule import CHANGEABLE
 from jaxrl.search.table import format_cell
@@ -37,16 +37,24 @@ FINAL_METRICS = {
 }
 """The same for a final record: the names of the hands-on-rl course where it has them."""
 
-FRESH_METRICS = {
-    "eval_return_mean": "fresh/return_mean",
-    "eval_return_std": "fresh/return_std",
+NAMES = {
+    (SEARCH, "evaluation"): METRICS,
+    (SEARCH, "final"): FINAL_METRICS,
+    (VERIFICATION, "evaluation"): {"eval_return_mean": "verified/return_mean"},
+    (VERIFICATION, "final"): {
+        "last_mean": "verified_mean_reward",
+        "best_mean": "verified_best_mean_reward",
+    },
+    (FINALISTS, "evaluation"): {
+        "eval_return_mean": "fresh/return_mean",
+        "eval_return_std": "fresh/return_std",
+    },
+    (FINALISTS, "final"): {
+        "last_mean": "fresh_mean_reward",
+        "best_mean": "fresh_best_mean_reward",
+    },
 }
-"""A tracker's names for what an evaluation record of finalists holds: of their fresh seeds."""
-FRESH_FINAL_METRICS = {
-    "last_mean": "fresh_mean_reward",
-    "best_mean": "fresh_best_mean_reward",
-}
-"""The same for a final record of finalists."""
+"""A tracker's names by stage and kind of record: of further seeds other than of those before."""
 
 COMPARED = {
     "search_score": "search_score",
@@ -57,6 +65,9 @@ COMPARED = {
     "flattery": "flattery",
 }
 """The same for how finalists compare."""
+
+_SAID = {VERIFICATION: "verified", FINALISTS: "finalist"}
+"""Tags of runs that take part in these stages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +148,8 @@ class Projection:
         self._seeds: dict[int, list[int]] = defaultdict(list)
         for config, seed in zip(description.configs, description.seeds, strict=True):
             self._seeds[config].append(seed)
-        self._generation, self._is_final = 0, False
+        self._generation, self._stage = 0, SEARCH
+        """How many generations with new configurations there were before."""
         self._left = len(self._configs)
         """Agents of this generation that have not been stopped."""
         self._waiting: dict[tuple[str, int, int], list[dict[str, Any]]] = defaultdict(list)
@@ -172,17 +184,17 @@ class Projection:
             yield from self._report(record)
 
     def _begin(self, record: Record) -> Iterator[RunUpdate]:
-        """A generation: new configurations, or finalists, whose seeds are fresh ones."""
-        self._generation, self._is_final = record["generation"], record["stage"] == FINALISTS
+        """A generation: new configurations, or known ones on other seeds."""
+        self._stage = record["stage"]
+        self._generation += self._stage == SEARCH
         self._configs += record["configs"]
         self._left = len(record["configs"])
         self._configurations |= {int(c): v for c, v in record["configurations"].items()}
-        if self._is_final:
-            self._seeds.clear()
+        self._seeds.clear()
         for config, seed in zip(record["configs"], record["seeds"], strict=True):
             self._seeds[config].append(seed)
-        for config in dict.fromkeys(record["configs"] if self._is_final else ()):
-            yield RunUpdate(config, record["time"], tags={"finalist": "true"})
+        for config in self._seeds if self._stage in _SAID else ():
+            yield RunUpdate(config, record["time"], tags={_SAID[self._stage]: "true"})
 
     def _stop(self, record: Record) -> Iterator[RunUpdate]:
         """A rung: the configurations of these agents end."""
@@ -232,17 +244,14 @@ class Projection:
             self._waiting[key].append(values)
             if len(self._waiting[key]) == len(self._seeds[config]):
                 yield self._update(record, config, self._waiting.pop(key))
-            if record["kind"] == "evaluation" and not self._is_final:
+            if record["kind"] == "evaluation" and self._stage == SEARCH:
                 yield from self._curves(record, values)
 
     def _update(self, record: Record, config: int, seeds: Sequence[Mapping[str, Any]]) -> RunUpdate:
         is_over = record["kind"] == "final"
         sound = [values for values in seeds if not values.get("diverged")]
         update = RunUpdate(config, record["time"])
-        names = FINAL_METRICS if is_over else METRICS
-        if self._is_final:
-            names = FRESH_FINAL_METRICS if is_over else FRESH_METRICS
-        for name, key in names.items():
+        for name, key in NAMES[self._stage, record["kind"]].items():
             finite = [values[name] for values in sound if values.get(name) is not None]
             if finite:
                 mean = float(np.mean(finite))

@@ -12,25 +12,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from jaxrl.errors import InputError
-from jaxrl.tracking.projection import (
-    COMPARED,
-    FINAL_METRICS,
-    FRESH_FINAL_METRICS,
-    FRESH_METRICS,
-    METRICS,
-    Metric,
-    RunUpdate,
-)
+from jaxrl.tracking.projection import FINAL_METRICS, METRICS, Metric, RunUpdate
 
 LIVE = 32
 """Configurations that are shown live where requests are few."""
 REQUESTS_PER_RUN = 3
 """To create one, to send one batch and to end it."""
-_KEYS = tuple(
-    key
-    for names in (METRICS, FINAL_METRICS, FRESH_METRICS, FRESH_FINAL_METRICS, COMPARED)
-    for key in names.values()
-)
 _SCORES = (METRICS["eval_return_mean"], FINAL_METRICS["last_mean"])
 
 
@@ -66,6 +53,8 @@ class Selection:
     def __init__(self, choice: Choice) -> None:
         self._choice = choice
         self._held: dict[int, _Held] = {}
+        self._keys: dict[str, int] = {}
+        """Numbers for the names of metrics."""
         self._scores: dict[int, float] = {}
         self._is_over = False
 
@@ -96,7 +85,7 @@ class Selection:
         if config in self._held:
             self._held[config].add(update)
         else:
-            self._held[config] = _Held(update)
+            self._held[config] = _Held(update, self._keys)
 
     def _chosen(self) -> list[int]:
         """Configurations whose updates are to be held no longer, whatever they say."""
@@ -115,7 +104,8 @@ class Selection:
 class _Held:
     """Updates of one run, merged."""
 
-    def __init__(self, update: RunUpdate) -> None:
+    def __init__(self, update: RunUpdate, keys: dict[str, int]) -> None:
+        self._keys = keys
         self._points = array.array("d")
         self._take_points(update)
         self._update = dataclasses.replace(update, metrics=[])
@@ -127,13 +117,14 @@ class _Held:
     def release(self) -> RunUpdate:
         """All of it as one update."""
         points = [self._points[i : i + 4] for i in range(0, len(self._points), 4)]
+        keys = list(self._keys)
         self._update.metrics = [
-            Metric(_KEYS[int(key)], value, int(time), int(step))
-            for key, value, time, step in points
+            Metric(keys[int(key)], value, int(time), int(step)) for key, value, time, step in points
         ]
         return self._update
 
     def _take_points(self, update: RunUpdate) -> None:
         for metric in update.metrics:
             assert math.isfinite(metric.value)
-            self._points.extend((_KEYS.index(metric.key), metric.value, metric.time, metric.step))
+            key = self._keys.setdefault(metric.key, len(self._keys))
+            self._points.extend((key, metric.value, metric.time, metric.step))
