@@ -4,8 +4,8 @@ python benchmarks/rungs.py [--run-dir DIR] [--json benchmarks/results/rungs.json
 
 Trains 160 configurations of the course's space to their end with five seeds each: the first of 400
 drawn evenly that are predicted to take three seconds or less. That takes a quarter of an hour on two
-cores; or it takes the sweep of a directory where that was done. A configuration *holds* if the interquartile mean of its seeds, by the
-best policy along the way, is 475 or more.
+cores; or it takes the sweep of a directory where that was done. A configuration *holds* if the
+interquartile mean of its seeds, by the best policy along the way, is 475 or more.
 """
 
 import argparse
@@ -71,7 +71,9 @@ def main() -> None:
     configs.sort()
     scores = np.array([[r.best_return_mean for r in results.seeds(c)] for c in configs])
     steps = sorted(results.of_agent[0].evaluations)
-    curves = np.array([[[r.evaluations[s] for s in steps] for r in results.seeds(c)] for c in configs])
+    curves = np.array(
+        [[[r.evaluations[s] for s in steps] for r in results.seeds(c)] for c in configs]
+    )
     first = [results.seeds(c)[0].agent.configuration for c in configs]
     costs = np.array([seconds(configuration, env, STEPS) for configuration in first])
     holds = np.array([interquartile_mean(row) >= TARGET for row in scores])

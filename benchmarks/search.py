@@ -98,12 +98,12 @@ def _busy_seconds() -> float:
 
 
 def bests(run_dir: pathlib.Path) -> Iterator[tuple[int, int, float]]:
-    """After each generation its end, in milliseconds since 1970, and what the search then calls its
-    best configuration, with its score."""
+    """What the search calls its best configuration, with its score, and since the end of which
+    generation, in milliseconds since 1970."""
     sweep = SavedSweep.read(run_dir).prepare()
     spec, first = sweep.spec, sweep.generation
     results = Results(first.agents, first.configs, spec.final_episodes, spec.select, spec.rank_by)
-    end = 0
+    end, named = 0, None
     for record, _ in read(run_dir / "journal"):
         if record["kind"] in ("evaluation", "final"):
             results.update(report_of_record(record, 0))
@@ -113,7 +113,8 @@ def bests(run_dir: pathlib.Path) -> Iterator[tuple[int, int, float]]:
             results.copy(record["step"], copies, first.first)
         elif record["kind"] == "generation" or record.get("status") == "finished":
             for best in results.sound(1):
-                yield end, best, results.average(best)
+                if named != (named := (best, results.average(best))):
+                    yield end, *named
             if record["kind"] == "generation":
                 first = Generation.of_record(record, spec.steps)
                 results.add(first.agents, first.configs)
