@@ -183,9 +183,9 @@ def test_without_finalists_the_best_policy_is_one_that_was_verified(tmp_path):
     assert first.seed >= 3 * 2**29
 
 
-@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("moment", [0, 2])
 def test_one_that_is_killed_anywhere_goes_on_to_the_same_results(whole, moment, tmp_path):
-    """Cuts the journal behind each generation's record, and one record later."""
+    """Cuts the journal one record behind that of a verification: the first, and the last."""
     run_dir = tmp_path / "killed"
     (run_dir / "journal").mkdir(parents=True)
     (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
