@@ -67,8 +67,7 @@ def main() -> None:
         if not run_dir.exists():
             train(run_dir)
         results = results_of(run_dir)
-    env, configs = make("CartPole-v1"), results.ranking()
-    configs.sort()
+    env, configs = make("CartPole-v1"), sorted(results.ranking())
     scores = np.array([[r.best_return_mean for r in results.seeds(c)] for c in configs])
     steps = sorted(results.of_agent[0].evaluations)
     curves = np.array(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import start, wait_for
+from run_dirs import records, rows
 
 from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Configuration
@@ -257,11 +258,6 @@ RUN = [
 PBT = [*RUN, "--pbt", "--pbt-every", "800", "--finalists", "1", "--final-seeds", "2"]
 
 
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, compilation_cache):
     """Ten agents, of which two go on as copies at each of four rungs."""
@@ -271,12 +267,8 @@ def whole(tmp_path_factory, compilation_cache):
     return folder / "whole"
 
 
-def copies_of(run_dir):
-    return [record for record, _ in read(run_dir / "journal") if record["kind"] == "copies"]
-
-
 def test_the_lineage_is_in_the_journal_and_the_schedules_in_the_results(whole):
-    lineage = copies_of(whole)
+    lineage = records(whole, "copies")
     assert [record["step"] for record in lineage] == [800, 1600, 2400, 3200]
     schedules = {agent: [] for agent in range(10)}
     for record in lineage:
@@ -327,7 +319,7 @@ def test_a_tracker_hears_who_became_whose_copy(whole):
         for metric in update.get("metrics", ()):
             if metric["key"].startswith("pbt/"):
                 points[update["config"], metric["step"], metric["key"]] = metric["value"]
-    for record in copies_of(whole):
+    for record in records(whole, "copies"):
         pairs = zip(record["agents"], record["sources"], record["configurations"], strict=True)
         for agent, source, values in pairs:
             assert points[agent, record["step"], "pbt/source"] == source
@@ -335,13 +327,14 @@ def test_a_tracker_hears_who_became_whose_copy(whole):
             assert rate == values["learning_rate"]
 
 
-def test_one_that_is_killed_at_a_rung_goes_on_to_the_same_results(whole, tmp_path):
+@pytest.mark.parametrize("moment", [0, 2])
+def test_one_that_is_killed_at_a_rung_goes_on_to_the_same_results(whole, moment, tmp_path):
     run_dir = tmp_path / "killed"
     (run_dir / "journal").mkdir(parents=True)
     (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
     lines = (whole / "journal" / "000000.jsonl").read_bytes().splitlines(keepends=True)
     rungs = [i for i, line in enumerate(lines) if json.loads(line)["kind"] == "copies"]
-    (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[: rungs[1] + 1]))
+    (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[: rungs[moment] + 1]))
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     assert_same(run_dir, whole)
 
@@ -362,7 +355,9 @@ def test_one_that_is_really_killed_goes_on_from_its_checkpoints(whole, tmp_path)
 def assert_same(run_dir, whole):
     for name in ("results.csv", "finalists.csv", "best/1/params.msgpack"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
-    assert [r["agents"] for r in copies_of(run_dir)] == [r["agents"] for r in copies_of(whole)]
+    assert [r["agents"] for r in records(run_dir, "copies")] == [
+        r["agents"] for r in records(whole, "copies")
+    ]
 
 
 @pytest.mark.parametrize(

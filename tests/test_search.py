@@ -1,6 +1,5 @@
 """Searches of several generations, with early stopping and finalists, from the command line."""
 
-import csv
 import json
 import math
 import signal
@@ -9,6 +8,7 @@ import numpy as np
 import optuna
 import pytest
 from processes import start, wait_for
+from run_dirs import records, rows
 
 from jaxrl.policy import load_policy
 from jaxrl.report.data import Curves
@@ -27,15 +27,6 @@ SEARCH = [
     *("--configs", "14", "--generations", "2", "--pruner", "halving", "--seeds", "2"),
     *("--finalists", "2", "--final-seeds", "3"),
 ]
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def records(run_dir, kind):
-    return [record for record, _ in read(run_dir / "journal") if record["kind"] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +148,7 @@ def test_the_curves_for_pictures_know_all_of_the_search(whole):
     assert curves.name(27) == "config 13, seed 1"
 
 
-@pytest.mark.parametrize("moment", range(2))
+@pytest.mark.parametrize("moment", range(3))
 def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, moment, tmp_path):
     """Cuts the journal as a kill does, at each kind of record; no checkpoint is left there."""
     run_dir = tmp_path / "killed"
@@ -168,7 +159,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, mom
     kinds = [json.loads(line)["kind"] for line in lines]
     rungs = [place for place, kind in enumerate(kinds) if kind == "rung"]
     generations = [place for place, kind in enumerate(kinds) if kind == "generation"]
-    cut = [rungs[0] + 1, generations[1] + 2][moment]
+    cut = [rungs[0] + 1, generations[0], generations[1] + 2][moment]
     (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[:cut]))
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     for name in ("results.csv", "finalists.csv"):

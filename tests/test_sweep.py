@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from run_dirs import rows
 
 from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.policy import load_policy
@@ -25,11 +26,6 @@ QUICK = [
     *["--steps", "600", "--eval-every", "100", "--eval-episodes", "2", "--final-episodes", "5"],
     *["--set", "hidden_sizes=[8]", "--set", "learning_starts=50", "--set", "batch_size=8"],
 ]
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

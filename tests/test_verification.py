@@ -1,11 +1,11 @@
 """Further seeds for the most promising: who gets them, who is best then, and what is written."""
 
-import csv
 import json
 import math
 
 import numpy as np
 import pytest
+from run_dirs import records, rows
 
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.policy import load_policy
@@ -14,7 +14,6 @@ from jaxrl.report.data import Curves
 from jaxrl.search.results import Results
 from jaxrl.search.verification import further_seeds
 from jaxrl.sweep import main as sweep
-from jaxrl.tracking.journal import read
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -92,15 +91,6 @@ RUN = [
 ]
 
 
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def generations(run_dir):
-    return [record for record, _ in read(run_dir / "journal") if record["kind"] == "generation"]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, compilation_cache):
     """Two generations of seven configurations, each with its verification, and a finalist."""
@@ -119,7 +109,7 @@ def seeds_of(run_dir):
 
 def test_each_generation_is_followed_by_its_verification(whole):
     """One of seven is left after two rungs; it is trained on three seeds more."""
-    stages = [(record["stage"], set(record["configs"])) for record in generations(whole)]
+    stages = [(record["stage"], set(record["configs"])) for record in records(whole, "generation")]
     assert [stage for stage, _ in stages] == ["verification", "search", "verification", "finalists"]
     assert len(stages[0][1]) == 1
     assert stages[1][1] == set(range(7, 14))

@@ -271,9 +271,10 @@ class _Run:
         sources = {number: tiles[number] for number, _ in place.sources}
         first = tiles[place.sources[0].tile]
         new = self._make_tile(place, first.programs.device)
-        for tile in sources.values():  # kept: it may go on, or another tile need it too
-            tile.state = self._begin(tile) if tile.state is None else tile.state
-        states = {n: jax.device_put(t.state, new.programs.device) for n, t in sources.items()}
+        states = {
+            number: jax.device_put(self._state(tile), new.programs.device)
+            for number, tile in sources.items()
+        }
         width = self._plan.tile_width(place.cohort.shape)
         new.state = gather(states, place.sources, width)
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
@@ -301,7 +302,7 @@ class _Run:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
         programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
         began = time.perf_counter()
-        state = self._begin(tile) if tile.state is None else tile.state
+        state = self._state(tile)
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
@@ -325,15 +326,18 @@ class _Run:
         seconds = time.perf_counter() - began
         return self._report(tile, new_steps, seconds, evaluation=evaluation, snapshot=snapshot)
 
-    def _begin(self, tile: _TileRun) -> Tile:
-        """The tile as it was saved, or new."""
-        programs = tile.programs
-        if tile.saved is None:
-            return programs.start(tile.seeds)
-        like = jax.eval_shape(programs.functions.start, tile.seeds)
-        state = restore(tile.saved.load(), like, programs.device)
-        tile.saved = None
-        return state
+    def _state(self, tile: _TileRun) -> Tile:
+        """Where the tile is: after its last chunk, or as it was saved, or at its beginning. It is kept,
+        since another tile may need it too."""
+        if tile.state is None:
+            programs = tile.programs
+            if tile.saved is None:
+                tile.state = programs.start(tile.seeds)
+            else:
+                like = jax.eval_shape(programs.functions.start, tile.seeds)
+                tile.state = restore(tile.saved.load(), like, programs.device)
+                tile.saved = None
+        return tile.state
 
     def _take_snapshot(self, tile: _TileRun) -> Snapshot:
         assert tile.state is not None
@@ -352,14 +356,13 @@ class _Run:
     def _finish(self, tile: _TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
         began = time.perf_counter()
-        if tile.state is None:  # saved after its last step
-            tile.state = self._begin(tile)
-        params = {"last": tile.state.learner.params, "best": tile.state.best_params}
+        state = self._state(tile)
+        params = {"last": state.learner.params, "best": state.best_params}
         step = np.int32(tile.step)
         final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
         normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
         last, best = self._rows(tile, final)
-        diverged = self._rows(tile, tile.state.learner.diverged)
+        diverged = self._rows(tile, state.learner.diverged)
         scores = {**moments("last", last), **moments("best", best), "diverged": diverged}
         network = tile.programs.functions.network
         params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
