@@ -19,9 +19,9 @@ import numpy as np
 
 from jaxrl.benchmark import machine
 from jaxrl.dqn.environment import make
+from jaxrl.history import History
 from jaxrl.population.cost import seconds
 from jaxrl.saved import SavedSweep
-from jaxrl.search.generation import report_of_record
 from jaxrl.search.pruners import FACTOR
 from jaxrl.search.results import Results, interquartile_mean
 from jaxrl.search.schedule import to_agent
@@ -48,13 +48,10 @@ def train(run_dir: pathlib.Path) -> None:
 
 
 def results_of(run_dir: pathlib.Path) -> Results:
-    sweep = SavedSweep.read(run_dir).prepare()
-    agents, configs = sweep.generation.agents, sweep.configs
-    results = Results(agents, configs, sweep.spec.final_episodes, "best")
+    history = History(SavedSweep.read(run_dir).prepare())
     for record, _ in read(run_dir / "journal"):
-        if record["kind"] in ("evaluation", "final"):
-            results.update(report_of_record(record, 0))
-    return results
+        history.take(record)
+    return history.results
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ TPE over Stable-Baselines3, one trial after another, in the course's space.
 python benchmarks/search.py run OUT [--repeats 5] [--methods NAME ...]
 python benchmarks/search.py judge OUT [--peer FILE ...]
 
-``run`` searches with each method, in turns, as the command does, and keeps what each named its best
-configuration when: after every generation. Each run compiles everything anew, but for the methods that
-say ``cached``. ``judge`` trains what was named on eight fresh seeds, off the clock, until one of a run
-scores 475 or more on their interquartile mean. A peer is the output of
-``jaxrl/benchmark/peers/sb3_tpe.py``; of it every trial that scores 475 is judged, in its order, and by
+``run`` searches with each method, in turns, as the command does, and keeps which configurations scored
+475 when, and what it named its best when: after every generation. Each run compiles everything anew,
+but for the methods that say ``cached``. ``judge`` trains both on eight fresh seeds, off the clock and
+in their order, until one of a run scores 475 or more on their interquartile mean: it holds. A peer is
+the output of ``jaxrl/benchmark/peers/sb3_tpe.py``, of whose trials those that score 475 are judged by
 the same judge: our agents score as its do (``benchmarks/learning.py``).
 """
 
@@ -32,28 +32,30 @@ import psutil
 
 from jaxrl.benchmark import machine
 from jaxrl.dqn.hyperparameters import NAMES
+from jaxrl.history import History
 from jaxrl.saved import SavedSweep
-from jaxrl.search.generation import Generation, copies_of_record, report_of_record
-from jaxrl.search.results import Results, interquartile_mean
+from jaxrl.search.results import interquartile_mean
 from jaxrl.search.table import parse_cell
 from jaxrl.tracking.journal import read
 
 TARGET, FRESH_SEEDS, FIRST_FRESH = 475.0, 8, 2**30
+KINDS = ("scored", "named")
+AT_ONCE = 3
+"""Configurations of a run that are judged beside each other."""
 BUDGET = ("--budget-seconds", "60")
 VERIFIED = (*BUDGET, "--verify", "2")
 METHODS = {
     "drawn evenly": ("--configs", "128", "--generations", "8", "--verify", "0"),
-    "halving, not verified": (*BUDGET, "--verify", "0"),
-    "random": (*VERIFIED, "--pruner", "none"),
-    "halving": VERIFIED,
-    "hyperband": (*VERIFIED, "--pruner", "hyperband"),
-    "tpe, halving": (*VERIFIED, "--sampler", "tpe"),
-    "pbt": (*VERIFIED, "--pbt"),
-    "halving, cached": VERIFIED,
-    "halving, to the target": (*VERIFIED, "--stop-at", str(TARGET)),
-    "halving, to the target, cached": (*VERIFIED, "--stop-at", str(TARGET)),
+    "random": (*BUDGET, "--pruner", "none"),
+    "halving": BUDGET,
+    "hyperband": (*BUDGET, "--pruner", "hyperband"),
+    "median": (*BUDGET, "--pruner", "median"),
+    "tpe, halving": (*BUDGET, "--sampler", "tpe"),
+    "pbt": (*BUDGET, "--pbt"),
+    "halving, verified": (*VERIFIED, "--stop-at", str(TARGET)),
+    "halving, cached": BUDGET,
 }
-LIMITS = {"drawn evenly": 80.0}
+LIMITS = {"drawn evenly": 120.0}
 LIMIT = 45.0
 """Seconds after which a search is ended."""
 QUIET = 0.1
@@ -82,12 +84,12 @@ def run(method: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     others = (_busy_seconds() - busy) / (time.time() - began)
     with (run_dir / "results.csv").open(newline="") as file:
         rows = {int(row["config"]): row for row in csv.DictReader(file)}  # of its last seed, any
-    named = [
-        {"seconds": at / 1000 - began, "score": score, "values": values_of(rows[config])}
-        for at, config, score in bests(run_dir)
-    ]
+    events: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for kind, at, config, score in milestones(run_dir):
+        seconds, values = at / 1000 - began, values_of(rows[config])
+        events[kind].append({"seconds": seconds, "score": score, "values": values})
     shutil.rmtree(run_dir)
-    return {"seed": seed, "other_cores": others, "configurations": len(rows), "named": named}
+    return {"seed": seed, "other_cores": others, "configurations": len(rows), **events}
 
 
 def _busy_seconds() -> float:
@@ -97,27 +99,23 @@ def _busy_seconds() -> float:
     return everything - mine.children_user - mine.children_system
 
 
-def bests(run_dir: pathlib.Path) -> Iterator[tuple[int, int, float]]:
-    """What the search calls its best configuration, with its score, and since the end of which
-    generation, in milliseconds since 1970."""
-    sweep = SavedSweep.read(run_dir).prepare()
-    spec, first = sweep.spec, sweep.generation
-    results = Results(first.agents, first.configs, spec.final_episodes, spec.select, spec.rank_by)
-    end, named = 0, None
+def milestones(run_dir: pathlib.Path) -> Iterator[tuple[str, int, int, float]]:
+    """Configurations that reached the target for the first time, and those that the search calls its
+    best from the end of a generation on: which of the two, milliseconds since 1970, and score."""
+    history = History(SavedSweep.read(run_dir).prepare())
+    results, reached, end, named = history.results, set[int](), 0, None
     for record, _ in read(run_dir / "journal"):
-        if record["kind"] in ("evaluation", "final"):
-            results.update(report_of_record(record, 0))
-            end = record["time"] if record["kind"] == "final" else end
-        elif record["kind"] == "copies":
-            copies = copies_of_record(record, first.first, spec.steps)
-            results.copy(record["step"], copies, first.first)
+        history.take(record)
+        if record["kind"] == "final":
+            end = record["time"]
+            for config in {results.of_agent[agent].config for agent in record["agents"]} - reached:
+                if (score := results.average(config)) >= TARGET:
+                    reached.add(config)
+                    yield "scored", end, config, score
         elif record["kind"] == "generation" or record.get("status") == "finished":
             for best in results.sound(1):
                 if named != (named := (best, results.average(best))):
-                    yield end, *named
-            if record["kind"] == "generation":
-                first = Generation.of_record(record, spec.steps)
-                results.add(first.agents, first.configs)
+                    yield "named", end, *named
 
 
 def values_of(row: dict[str, str]) -> dict[str, Any]:
@@ -126,11 +124,12 @@ def values_of(row: dict[str, str]) -> dict[str, Any]:
 
 
 def peer_run(path: pathlib.Path) -> dict[str, Any]:
-    """The same of a peer's trials: all of them, since it names no best until it ends."""
+    """The same of a peer's trials; all of them, since it names no best until it ends."""
     content = json.loads(path.read_text())
     for trial in content["trials"]:
         trial["values"].pop("seed", None)  # it was the search's
-    return {**content, "configurations": len(content["trials"]), "named": content["trials"]}
+    trials = content.pop("trials")
+    return {**content, "configurations": len(trials), **{kind: trials for kind in KINDS}}
 
 
 def fresh_score(values: list[dict[str, Any]], folder: pathlib.Path) -> list[float]:
@@ -149,21 +148,12 @@ def fresh_score(values: list[dict[str, Any]], folder: pathlib.Path) -> list[floa
 
 
 def judge(runs: list[dict[str, Any]], known: dict[str, float]) -> None:
-    """Gives each run ``found_at``, the seconds until the first of what it named held; None if none
-    did."""
+    """Gives each run ``held``: by kind of event the seconds until the first whose configuration
+    holds; None if none did."""
     while True:
         waiting: dict[str, dict[str, Any]] = {}
         for each in runs:
-            each["found_at"] = None
-            for best in each["named"]:
-                key = json.dumps(best["values"])
-                if best["score"] < TARGET or known.get(key, TARGET) < TARGET:
-                    continue
-                if key in known:
-                    each["found_at"] = best["seconds"]
-                else:
-                    waiting[key] = best["values"]
-                break
+            each["held"] = {kind: _first_held(each[kind], known, waiting) for kind in KINDS}
         if not waiting:
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -172,12 +162,35 @@ def judge(runs: list[dict[str, Any]], known: dict[str, float]) -> None:
         print(f"judged {len(waiting)}: {[round(score) for score in scores]}", flush=True)
 
 
+def _first_held(
+    events: list[dict[str, Any]], known: dict[str, float], waiting: dict[str, dict[str, Any]]
+) -> float | None:
+    """When the first configuration was there that is known to hold; who has to be judged before that
+    is known, waits, a few at a time."""
+    unknown = 0
+    for event in events:
+        key = json.dumps(event["values"])
+        if event["score"] < TARGET or known.get(key, TARGET) < TARGET:
+            continue
+        if key in known:
+            return event["seconds"] if not unknown else None
+        waiting[key] = event["values"]
+        unknown += 1
+        if unknown == AT_ONCE:
+            break
+    return None
+
+
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    times = [math.inf if each["found_at"] is None else each["found_at"] for each in runs]
-    median = statistics.median(times)
+    times = {kind: [each["held"][kind] or math.inf for each in runs] for kind in KINDS}
     return {
-        "seconds": [None if math.isinf(t) else round(t, 1) for t in times],
-        "median_seconds": None if math.isinf(median) else round(median, 1),
+        "seconds": {
+            k: [None if math.isinf(t) else round(t, 1) for t in v] for k, v in times.items()
+        },
+        "median_seconds": {
+            kind: None if math.isinf(median) else round(median, 1)
+            for kind, median in ((k, statistics.median(v)) for k, v in times.items())
+        },
         "configurations": [each["configurations"] for each in runs],
     }
 
@@ -207,9 +220,7 @@ def main() -> None:
                     while found["other_cores"] > QUIET:
                         print(f"{method} {repeat}: {found['other_cores']:.2f} cores busy; again")
                         found = run(method, seed, pathlib.Path(folder))
-                    print(
-                        method, repeat, [(round(b["seconds"]), b["score"]) for b in found["named"]]
-                    )
+                    print(method, repeat, [round(b["seconds"], 1) for b in found["scored"]])
                     if repeat >= 0:  # before, what fills the cache
                         result["runs"].setdefault(method, []).append(found)
                         args.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -10,22 +10,14 @@ from types import FrameType
 
 from jaxrl.best import BestPolicies
 from jaxrl.conclusion import Conclusion
+from jaxrl.history import History
 from jaxrl.lease import Lease
-from jaxrl.population.layout import Verdict
 from jaxrl.population.program import ProgramStore
-from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
+from jaxrl.preparation import PreparedSweep
 from jaxrl.rundir import RunDirectory
-from jaxrl.search.generation import (
-    FINALISTS,
-    SEARCH,
-    VERIFICATION,
-    Generation,
-    copies_of_record,
-    report_of_record,
-)
+from jaxrl.search.generation import FINALISTS, SEARCH, VERIFICATION
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.search.models import MODELS
-from jaxrl.search.results import Results
 from jaxrl.signals import handled_by
 from jaxrl.succession import Succession
 from jaxrl.tracking.journal import Journal, Record, read
@@ -75,20 +67,19 @@ class Search:
         self._session = session
         self._display = display
         self._checkpoint_every = checkpoint_every
-        spec = sweep.spec
-        self._results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
-        self._finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
+        self._history = history = History(sweep)
         self._best = {
-            SEARCH: BestPolicies(sweep, self._results, directory),
-            VERIFICATION: BestPolicies(sweep, self._results, directory, "verified", one_each=True),
-            FINALISTS: BestPolicies(sweep, self._finalists, directory, "finalists", one_each=True),
+            SEARCH: BestPolicies(sweep, history.results, directory),
+            VERIFICATION: BestPolicies(
+                sweep, history.results, directory, "verified", one_each=True
+            ),
+            FINALISTS: BestPolicies(
+                sweep, history.finalists, directory, "finalists", one_each=True
+            ),
         }
-        self._succession = Succession(sweep, self._results)
+        self._succession = Succession(sweep, history)
         self._plan = sweep.plan
         """Of the last generation, once it is trained."""
-        self._decided: dict[int, Verdict] = {}
-        """Of the last generation."""
-        self._recorded: dict[tuple[str, int], set[int]] = {}
         self._signals: list[int] = []
         self._training: Training | None = None
 
@@ -106,7 +97,7 @@ class Search:
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
             every, store = self._checkpoint_every, ProgramStore()
-            books = Books(self._directory, journal, lease, self._recorded, every, store)
+            books = Books(self._directory, journal, lease, self._history.recorded, every, store)
             return self._search(books, is_new)
         finally:
             lease.release()
@@ -121,39 +112,9 @@ class Search:
     def _recall(self) -> Record | None:
         """Takes over what the journal says; its last record."""
         last = None
-        self._begin(self._sweep.generation)
         for last, _ in read(self._directory.journal):
-            kind, first = last["kind"], self._succession.last.first
-            results, base = self._place(self._succession.last)
-            if kind == "generation":
-                self._begin(Generation.of_record(last, self._sweep.spec.steps))
-            elif kind == "rung":
-                stopped = frozenset(agent - first for agent in last["agents"])
-                self._decided[last["step"]] = Verdict(stopped)
-                results.prune(agent - base for agent in last["agents"])
-            elif kind == "copies":
-                copies = copies_of_record(last, first, self._sweep.spec.steps)
-                self._decided[last["step"]] = Verdict(copies=copies)
-                results.copy(last["step"], copies, first - base)
-            elif kind in ("evaluation", "final"):
-                results.update(report_of_record(last, base))
-                for agent, seconds in zip(
-                    last["agents"], last["metrics"]["device_seconds"], strict=True
-                ):
-                    results.of_agent[agent - base].device_seconds = seconds
-                self._recorded.setdefault((kind, last["step"]), set()).update(last["agents"])
+            self._history.take(last)
         return last
-
-    def _begin(self, generation: Generation) -> None:
-        results, _ = self._place(generation)
-        results.add(generation.agents, generation.configs)
-        self._succession.add(generation)
-        self._decided = {}
-
-    def _place(self, generation: Generation) -> tuple[Results, int]:
-        """Where a generation's results are, and the number of the agent whose are the first."""
-        is_final = generation.stage == FINALISTS
-        return (self._finalists, generation.first) if is_final else (self._results, 0)
 
     def _search(self, books: Books, is_new: bool) -> Outcome:
         if self._session is not None:
@@ -179,8 +140,7 @@ class Search:
 
     def _next(self, books: Books) -> bool:
         """Makes sure that the last generation has something left to do; false where all is done."""
-        last = self._succession.last
-        results, base = self._place(last)
+        last, (results, base) = self._history.last, self._history.place()
         if not all(result.has_ended for result in results.of_agent[last.first - base :]):
             if last is not self._sweep.generation:  # it was interrupted
                 self._plan = self._sweep.plan_of(last)
@@ -198,22 +158,22 @@ class Search:
             self._display.say(f"{sampler} proposed {count} configurations in {seconds:.1f} s")
         with storage_errors(self._directory):
             books.journal.append("generation", **generation.to_record(), sampler_seconds=seconds)
-        self._begin(generation)
+        self._history.begin(generation)
         return True
 
     def _copy_study(self) -> None:
         if self._copy is not None:
-            self._copy.send(self._results.told())
+            self._copy.send(self._history.results.told())
 
     def _train(self, books: Books) -> str:
-        generation = self._succession.last
+        generation = self._history.last
         self._training = Training(
             generation,
             self._plan,
-            *self._place(generation),
+            *self._history.place(),
             self._best[generation.stage],
             self._sweep.judge(generation),
-            self._decided,
+            self._history.decided,
             books,
         )
         if self._signals:
@@ -231,9 +191,9 @@ class Search:
         ):
             conclusion.write(directory, books.journal)
             if conclusion.finalists:
-                self._best[FINALISTS].save(self._finalists.ranking())
+                self._best[FINALISTS].save(self._history.finalists.ranking())
             elif len(self._best[VERIFICATION]):
-                self._best[VERIFICATION].save(self._results.ranking())
+                self._best[VERIFICATION].save(self._history.results.ranking())
             else:
                 self._best[SEARCH].save()
             books.journal.append("end", status=status)
@@ -243,7 +203,7 @@ class Search:
 
     def _conclude(self, status: str) -> Conclusion:
         is_finished = status == "finished"
-        return Conclusion(self._sweep, self._results, self._finalists, is_finished)
+        return Conclusion(self._sweep, self._history.results, self._history.finalists, is_finished)
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from jaxrl.history import History
 from jaxrl.population.plan import Agent
 from jaxrl.preparation import PreparedSweep
 from jaxrl.search.allowance import Spent
@@ -13,37 +14,25 @@ from jaxrl.search.generation import (
     VERIFICATION,
     Generation,
 )
-from jaxrl.search.results import Result, Results
+from jaxrl.search.results import Result
 from jaxrl.search.verification import LEAST, further_seeds
 
 
 class Succession:
-    """The generations of a search so far.
+    """How a search goes on from its history."""
 
-    Args:
-        results: of the search, finalists not among them, kept up to date elsewhere.
-    """
-
-    def __init__(self, sweep: PreparedSweep, results: Results) -> None:
+    def __init__(self, sweep: PreparedSweep, history: History) -> None:
         self._sweep = sweep
-        self._results = results
-        self._generations: list[Generation] = []
-
-    @property
-    def last(self) -> Generation:
-        return self._generations[-1]
+        self._history = history
 
     @property
     def searched(self) -> int:
         """How many generations had new configurations."""
-        return sum(generation.stage == SEARCH for generation in self._generations)
-
-    def add(self, generation: Generation) -> None:
-        self._generations.append(generation)
+        return sum(generation.stage == SEARCH for generation in self._history.generations)
 
     def following(self) -> Generation | None:
         """What comes after the last, which has been trained; None where all has."""
-        last, spec, results = self.last, self._sweep.spec, self._results
+        last, spec, results = self._history.last, self._sweep.spec, self._history.results
         if last.stage == FINALISTS:
             return None
         number, first = last.number + 1, last.first + len(last.agents)
@@ -60,9 +49,9 @@ class Succession:
     def title(self) -> str:
         """What the last is, for people."""
         spec, which = self._sweep.spec, self.searched
-        if self.last.stage == FINALISTS:
+        if self._history.last.stage == FINALISTS:
             return "finalists"
-        if self.last.stage == VERIFICATION:
+        if self._history.last.stage == VERIFICATION:
             return f"verifying generation {which}"
         if (budget := spec.budget_seconds) is not None:
             return f"generation {which}, {self.spent().total:,.0f} of {budget:,.0f} s spent"
@@ -88,19 +77,19 @@ class Succession:
         )
         if verifying >= searching:
             return {}
-        chosen, spec = {}, self._sweep.spec
-        for config, count in further_seeds(self._results, spec.verify, spec.stop_at).items():
-            seeds = self._results.seeds(config)
+        chosen, spec, results = {}, self._sweep.spec, self._history.results
+        for config, count in further_seeds(results, spec.verify, spec.stop_at).items():
+            seeds = results.seeds(config)
             start = FURTHER_SEED + len(seeds) - spec.seeds
             chosen[config] = (seeds[0].agent, range(start, start + count))
         return chosen
 
     def _of(self, stage: str) -> Iterator[Result]:
         """The results of a stage's agents."""
-        for generation in self._generations:
+        for generation in self._history.generations:
             if generation.stage == stage:
                 end = generation.first + len(generation.agents)
-                yield from self._results.of_agent[generation.first : end]
+                yield from self._history.results.of_agent[generation.first : end]
 
     def _predicted(self, result: Result) -> float:
         return self._sweep.predicted_seconds(result.agent.configuration)

@@ -189,12 +189,14 @@ def parameter_count(shape: Shape, env: Environment) -> int:
 
 
 # Measured on one core of the CPU that benchmarks/results names: an environment step's fixed part, how
-# fast it reads the network's parameters, an update's fixed part, its floating-point operations, and
-# the five programs of a shape.
+# fast it reads the network's parameters, an update's fixed part, what it takes for each parameter
+# (the optimiser, and packing for products), its floating-point operations, and the five programs of a
+# shape.
 _STEP_SECONDS = 0.3e-6
 _BYTES_PER_SECOND = 110e9
-_UPDATE_SECONDS = 8e-6
-_FLOPS = 170e9
+_UPDATE_SECONDS = 4e-6
+_PARAMETER_SECONDS = 1.3e-9
+_FLOPS = 110e9
 COMPILE_SECONDS = 4.0
 
 
@@ -205,7 +207,8 @@ def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> fl
     updates = steps / cadence.train_freq * cadence.gradient_steps
     parameters = parameter_count(shape, env)
     step = _STEP_SECONDS + 4 * parameters / _BYTES_PER_SECOND
-    update = _UPDATE_SECONDS + 4 * shape.minibatch_rows * 2 * parameters / _FLOPS
+    products = 4 * shape.minibatch_rows * 2 * parameters
+    update = _UPDATE_SECONDS + _PARAMETER_SECONDS * parameters + products / _FLOPS
     return width * (steps * step + updates * update)
 
 

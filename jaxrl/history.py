@@ -1,0 +1,63 @@
+"""What has come of a search so far: its generations, their results, and what was decided at rungs."""
+
+from jaxrl.population.layout import Verdict
+from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
+from jaxrl.search.generation import FINALISTS, Generation, copies_of_record, report_of_record
+from jaxrl.search.results import Results
+from jaxrl.tracking.journal import Record
+
+
+class History:
+    """Of a search that begins, or of one whose journal's records are :meth:`taken <take>` one by one.
+
+    Attributes:
+        results: of the search, verifications among them.
+        finalists: results of the finalists.
+        generations: so far, in their order.
+        decided: at the rungs of the last generation, by step; agents numbered in it.
+        recorded: by kind and step of a report, the agents that the journal has one of.
+    """
+
+    def __init__(self, sweep: PreparedSweep) -> None:
+        spec = sweep.spec
+        self._steps = spec.steps
+        self.results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
+        self.finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
+        self.generations: list[Generation] = []
+        self.decided: dict[int, Verdict] = {}
+        self.recorded: dict[tuple[str, int], set[int]] = {}
+        self.begin(sweep.generation)
+
+    @property
+    def last(self) -> Generation:
+        return self.generations[-1]
+
+    def begin(self, generation: Generation) -> None:
+        self.generations.append(generation)
+        self.place()[0].add(generation.agents, generation.configs)
+        self.decided = {}
+
+    def place(self) -> tuple[Results, int]:
+        """Where the last generation's results are, and the number of the agent whose are the first."""
+        is_final = self.last.stage == FINALISTS
+        return (self.finalists, self.last.first) if is_final else (self.results, 0)
+
+    def take(self, record: Record) -> None:
+        """Takes over what a record says."""
+        kind, first, (results, base) = record["kind"], self.last.first, self.place()
+        if kind == "generation":
+            self.begin(Generation.of_record(record, self._steps))
+        elif kind == "rung":
+            stopped = frozenset(agent - first for agent in record["agents"])
+            self.decided[record["step"]] = Verdict(stopped)
+            results.prune(agent - base for agent in record["agents"])
+        elif kind == "copies":
+            copies = copies_of_record(record, first, self._steps)
+            self.decided[record["step"]] = Verdict(copies=copies)
+            results.copy(record["step"], copies, first - base)
+        elif kind in ("evaluation", "final"):
+            results.update(report_of_record(record, base))
+            seconds = record["metrics"]["device_seconds"]
+            for agent, each in zip(record["agents"], seconds, strict=True):
+                results.of_agent[agent - base].device_seconds = each
+            self.recorded.setdefault((kind, record["step"]), set()).update(record["agents"])
