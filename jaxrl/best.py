@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxrl.errors import InputError
-from jaxrl.policy import Policy, load_policy
+from jaxrl.loader import Policy
+from jaxrl.policy import load_policy
 from jaxrl.population.report import Report
 from jaxrl.preparation import PreparedSweep
 from jaxrl.rundir import RunDirectory
@@ -128,7 +130,7 @@ class BestPolicies:
             seed=agent.seed,
             observation_mean=mean,
             observation_std=std,
-            params=params,
+            params=flatten_dict(params["params"], sep="."),
             scores={
                 "config": result.config,
                 "eval_return_mean": result.eval_return_mean,

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxrl.command import Parser, say_error
 from jaxrl.errors import InputError
-from jaxrl.policy import Policy, load_policy
-from jaxrl.population.devices import configure
+from jaxrl.loader import Policy
+from jaxrl.policy import load_policy
 from jaxrl.rundir import write_whole
 
 _DRAWN = "CartPole-v1"
@@ -57,7 +57,7 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
     )
     returns, first, running = np.zeros(episodes), [observations[0]], np.arange(episodes)
     while len(running):
-        actions = policy.act(observations)  # of all, so that it is compiled once
+        actions = policy.act(observations)
         still = []
         for i in running:
             observation, reward, terminated, truncated, _ = made[i].step(int(actions[i]))
@@ -88,7 +88,6 @@ def _play(args: argparse.Namespace) -> Episodes:
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: give 0 or more.")
     is_policy = (args.run_dir / "policy.json").exists()
-    configure("cpu")  # a policy is small, and the GPU may be training
     policy = load_policy(args.run_dir if is_policy else args.run_dir / "best" / str(args.rank))
     if args.gif is not None and policy.env_id != _DRAWN:
         raise InputError(f"--gif draws {_DRAWN}, and this policy is for {policy.env_id}.")

@@ -353,7 +353,7 @@ def test_one_that_is_really_killed_goes_on_from_its_checkpoints(whole, tmp_path)
 
 
 def assert_same(run_dir, whole):
-    for name in ("results.csv", "finalists.csv", "best/1/params.msgpack"):
+    for name in ("results.csv", "finalists.csv", "best/1/params.safetensors"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
     assert [r["agents"] for r in records(run_dir, "copies")] == [
         r["agents"] for r in records(whole, "copies")

@@ -45,7 +45,7 @@ def evaluations(run_dir):
 def assert_same_results(run_dir, whole):
     assert (run_dir / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
     for rank in range(1, 6):
-        for name in ("policy.json", "params.msgpack"):
+        for name in ("policy.json", "params.safetensors"):
             mine, theirs = (d / "best" / str(rank) / name for d in (run_dir, whole))
             assert mine.read_bytes() == theirs.read_bytes()
 

@@ -196,7 +196,7 @@ def test_a_search_that_is_really_killed_goes_on_from_its_checkpoints(tmp_path):
         process.wait(60)
         command = ["--resume", str(run_dir), "--no-track"]
     assert sweep(command) == 0
-    for name in ("results.csv", "finalists.csv", "best/1/params.msgpack"):
+    for name in ("results.csv", "finalists.csv", "best/1/params.safetensors"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
     assert_each_record_once(run_dir)
 

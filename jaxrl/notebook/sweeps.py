@@ -20,10 +20,10 @@ from IPython.display import HTML, DisplayHandle, display
 
 from jaxrl import child
 from jaxrl.errors import InputError
+from jaxrl.loader import DESCRIPTION
 from jaxrl.notebook.setup import environment, own_database
 from jaxrl.notebook.show import CURVES, as_image, check_finished
 from jaxrl.notebook.stop import stops
-from jaxrl.policy import DESCRIPTION
 from jaxrl.report.data import Curves
 from jaxrl.report.pictures import draw_curves
 from jaxrl.search.generation import FRESH_SEED
