@@ -48,7 +48,8 @@ def train(run_dir: pathlib.Path) -> None:
 
 
 def results_of(run_dir: pathlib.Path) -> Results:
-    history = History(SavedSweep.read(run_dir).prepare())
+    saved = SavedSweep.read(run_dir)
+    history = History(saved.spec, saved.generation)
     for record, _ in read(run_dir / "journal"):
         history.take(record)
     return history.results

@@ -102,7 +102,8 @@ def _busy_seconds() -> float:
 def milestones(run_dir: pathlib.Path) -> Iterator[tuple[str, int, int, float]]:
     """Configurations that reached the target for the first time, and those that the search calls its
     best from the end of a generation on: which of the two, milliseconds since 1970, and score."""
-    history = History(SavedSweep.read(run_dir).prepare())
+    saved = SavedSweep.read(run_dir)
+    history = History(saved.spec, saved.generation)
     results, reached, end, named = history.results, set[int](), 0, None
     for record, _ in read(run_dir / "journal"):
         history.take(record)

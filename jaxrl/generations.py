@@ -67,7 +67,7 @@ class Search:
         self._session = session
         self._display = display
         self._checkpoint_every = checkpoint_every
-        self._history = history = History(sweep)
+        self._history = history = History(sweep.spec, sweep.generation)
         self._best = {
             SEARCH: BestPolicies(sweep, history.results, directory),
             VERIFICATION: BestPolicies(

@@ -1,9 +1,9 @@
 """What has come of a search so far: its generations, their results, and what was decided at rungs."""
 
 from jaxrl.population.layout import Verdict
-from jaxrl.preparation import FINALIST_EPISODES, PreparedSweep
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record, report_of_record
 from jaxrl.search.results import Results
+from jaxrl.specification import FINALIST_EPISODES, SweepSpec
 from jaxrl.tracking.journal import Record
 
 
@@ -18,15 +18,14 @@ class History:
         recorded: by kind and step of a report, the agents that the journal has one of.
     """
 
-    def __init__(self, sweep: PreparedSweep) -> None:
-        spec = sweep.spec
+    def __init__(self, spec: SweepSpec, first: Generation) -> None:
         self._steps = spec.steps
         self.results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
         self.finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
         self.generations: list[Generation] = []
         self.decided: dict[int, Verdict] = {}
         self.recorded: dict[tuple[str, int], set[int]] = {}
-        self.begin(sweep.generation)
+        self.begin(first)
 
     @property
     def last(self) -> Generation:

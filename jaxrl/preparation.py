@@ -24,11 +24,8 @@ from jaxrl.search.schedule import to_agent, to_values
 from jaxrl.search.space import Space, load_space
 from jaxrl.search.study import Proposer
 from jaxrl.search.table import read_table
-from jaxrl.specification import SweepSpec
+from jaxrl.specification import FINALIST_EPISODES, SweepSpec
 from jaxrl.tracking.projection import Description
-
-FINALIST_EPISODES = 1_000
-"""Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,19 +84,22 @@ class SavedSweep:
                 f"{'; '.join(others)}. Leave these options out, or begin a new sweep."
             )
 
+    @property
+    def generation(self) -> Generation:
+        """The first."""
+        said, steps = self.description, self.spec.steps
+        named = [to_agent(values, 0, steps) for values in said.configurations]
+        pairs = zip(said.configs, said.seeds, strict=True)
+        agents = tuple(dataclasses.replace(named[config], seed=seed) for config, seed in pairs)
+        return Generation(0, SEARCH, 0, agents, tuple(said.configs))
+
     def prepare(self) -> PreparedSweep:
         """The sweep as it was begun: the same configurations, whatever has become of its space.
 
         Raises:
             InputError: it cannot go on here.
         """
-        said = self.description
-        pairs = zip(said.configs, said.seeds, strict=True)
-        agents = tuple(
-            to_agent(said.configurations[config], seed, self.spec.steps) for config, seed in pairs
-        )
-        generation = Generation(0, SEARCH, 0, agents, tuple(said.configs))
-        sweep = prepared(self.spec, self.space, generation)
+        sweep = prepared(self.spec, self.space, self.generation)
         here = sweep.plan.hardware.platform
         if here != self.platform:
             raise InputError(

@@ -12,6 +12,8 @@ from jaxrl.search.models import MODELS
 from jaxrl.search.parameters import check_seed
 from jaxrl.search.pbt import FEWEST
 
+FINALIST_EPISODES = 1_000
+"""Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
 MAX_AGENTS = 1_000_000
 MAX_EPISODES = 1_000_000
 _LEAST = {

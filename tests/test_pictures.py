@@ -6,67 +6,76 @@ import numpy as np
 import pytest
 
 from jaxrl.errors import InputError
-from jaxrl.report.data import Curves
+from jaxrl.preparation import describe, prepare
+from jaxrl.report.data import SoFar
 from jaxrl.report.pictures import draw_curves, draw_importances, importances
+from jaxrl.saved import sweep_json
 from jaxrl.search.table import RESULT_COLUMNS, format_cell
+from jaxrl.specification import SweepSpec
 from jaxrl.tracking.journal import Journal
 
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """Of two configurations with two seeds, and one, half way."""
-    sweep = {"spec": {"steps": 100}, "configs": [0, 0, 1], "seeds": [5, 6, 5]}
-    sweep["parameters"] = None
-    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    """Of two configurations with two seeds each, before its first record."""
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps([{"gamma": 0.9}, {"gamma": 0.8}]))
+    spec = SweepSpec(config_table=str(table), seeds=2, seed=5, steps=100, device="cpu")
+    sweep = prepare(spec)
+    content = sweep_json(sweep, describe(sweep, "name", "experiment"))
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
     return tmp_path
 
 
 def record(journal, step, agents, returns):
-    metrics = {"eval_return_mean": np.array(returns)}
+    names = ("train_return_mean", "updates", "diverged", "device_seconds")
+    metrics = {"eval_return_mean": np.array(returns), **dict.fromkeys(names, [0] * len(agents))}
     journal.append("evaluation", step=step, agents=agents, metrics=metrics)
 
 
-def test_curves_follow_a_journal_that_grows(run_dir):
-    curves = Curves.of(run_dir)
-    assert curves.fraction == 0
+def test_a_journal_that_grows_is_followed(run_dir):
+    sweep = SoFar(run_dir)
+    assert sweep.fraction == 0
     journal = Journal(run_dir / "journal")
+    journal.append("begin")
     record(journal, 25, [0, 2], [1.0, 3.0])
     record(journal, 25, [1], [np.nan])
     record(journal, 50, [0], [2.0])
-    curves.update()
-    steps, returns = curves.table()
+    sweep.update()
+    steps, returns = sweep.table()
     np.testing.assert_array_equal(steps, [25, 50])
-    np.testing.assert_array_equal(returns, [[1, np.nan, 3], [2, np.nan, np.nan]])
-    assert curves.fraction == pytest.approx((2 * 25 + 25) / 300)
-    journal.append("final", step=100, agents=[0, 1, 2], metrics={"eval_return_mean": [1.0] * 3})
-    curves.update()
-    assert curves.fraction == 1
-    assert [curves.name(agent) for agent in range(3)] == [
-        "config 0, seed 5",
-        "config 0, seed 6",
-        "config 1",
-    ]
+    np.testing.assert_array_equal(returns, [[1, np.nan, 3, np.nan], [2, *[np.nan] * 3]])
+    assert sweep.fraction == pytest.approx((50 + 2 * 25) / 400)
+    assert [steps for _, steps in sweep.work] == [0, 50, 75, 100]
+    journal.append("rung", step=50, agents=[1, 2, 3])
+    sweep.update()
+    assert sweep.fraction == pytest.approx((50 + 3 * 100) / 400)
+    journal.append("end", status="finished")
+    sweep.update()
+    assert (sweep.fraction, sweep.status) == (1, "finished")
+    names = [sweep.name(agent) for agent in range(4)]
+    assert names == [f"config {config}, seed {seed}" for config in (0, 1) for seed in (5, 6)]
 
 
 def test_the_best_as_they_are_now_are_drawn_over_the_population(run_dir):
     journal = Journal(run_dir / "journal")
     record(journal, 50, [0, 1, 2], [9.0, 1.0, 2.0])
     record(journal, 100, [0, 1, 2], [1.0, 5.0, 3.0])
-    (axes,) = draw_curves(Curves.of(run_dir)).axes
+    (axes,) = draw_curves(SoFar(run_dir)).axes
     lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
     assert lines["median"] == [2, 3]
-    assert list(lines)[1:] == ["config 0, seed 6", "config 1", "config 0, seed 5"]
+    assert list(lines)[1:] == ["config 0, seed 6", "config 1, seed 5", "config 0, seed 5"]
     assert lines["config 0, seed 6"] == [1, 5]
 
 
 def test_before_anything_is_evaluated_there_is_a_frame(run_dir):
-    (axes,) = draw_curves(Curves.of(run_dir)).axes
+    (axes,) = draw_curves(SoFar(run_dir)).axes
     assert not axes.lines
 
 
 def test_what_is_no_run_directory_is_said(tmp_path):
     with pytest.raises(InputError, match="no run directory"):
-        Curves.of(tmp_path)
+        SoFar(tmp_path)
 
 
 def write_results(path, rows):

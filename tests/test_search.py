@@ -11,7 +11,7 @@ from processes import start, wait_for
 from run_dirs import records, rows
 
 from jaxrl.policy import load_policy
-from jaxrl.report.data import Curves
+from jaxrl.report.data import SoFar
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.journal import read
 
@@ -139,7 +139,7 @@ def test_a_tracker_hears_of_rungs_generations_and_finalists(whole, lines):
 
 
 def test_the_curves_for_pictures_know_all_of_the_search(whole):
-    curves = Curves.of(whole)
+    curves = SoFar(whole)
     assert curves.fraction == 1
     _, returns = curves.table()
     assert returns.shape == (STEPS // 100, 28)
@@ -235,7 +235,7 @@ def test_a_search_stops_when_its_target_is_reached(tmp_path):
     assert sweep([*SMALL, *search, "--run-dir", str(run_dir)]) == 0
     assert len(rows(run_dir / "results.csv")) == 2
     assert not records(run_dir, "generation")
-    assert Curves.of(run_dir).fraction == 1
+    assert SoFar(run_dir).fraction == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from run_dirs import records, rows
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.policy import load_policy
 from jaxrl.population.plan import Agent
-from jaxrl.report.data import Curves
+from jaxrl.report.data import SoFar
 from jaxrl.search.results import Results
 from jaxrl.search.verification import further_seeds
 from jaxrl.sweep import main as sweep
@@ -155,7 +155,7 @@ def test_the_tracker_hears_of_it_under_names_of_its_own(whole):
 
 
 def test_the_curves_for_pictures_have_room_for_them(whole):
-    curves = Curves.of(whole)
+    curves = SoFar(whole)
     assert curves.fraction == 1
     _, returns = curves.table()
     assert returns.shape == (STEPS // 100, sum(map(len, seeds_of(whole).values())))

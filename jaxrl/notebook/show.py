@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from jaxrl.errors import InputError
 from jaxrl.notebook.setup import environment
 from jaxrl.notebook.stop import stops
-from jaxrl.report.data import Curves
+from jaxrl.report.data import SoFar
 from jaxrl.report.pictures import draw_curves, draw_importances, importances
 
 CURVES = "evaluation returns of the population against environment steps"
@@ -35,7 +35,7 @@ def check_finished(run_dir: pathlib.Path) -> None:
 @stops
 def show_curves(run_dir: pathlib.Path) -> None:
     """How the population learned."""
-    display(as_image(draw_curves(Curves.of(run_dir)), CURVES))
+    display(as_image(draw_curves(SoFar(run_dir)), CURVES))
 
 
 @stops

@@ -24,7 +24,7 @@ from jaxrl.loader import DESCRIPTION
 from jaxrl.notebook.setup import environment, own_database
 from jaxrl.notebook.show import CURVES, as_image, check_finished
 from jaxrl.notebook.stop import stops
-from jaxrl.report.data import Curves
+from jaxrl.report.data import SoFar
 from jaxrl.report.pictures import draw_curves
 from jaxrl.search.generation import FRESH_SEED
 from jaxrl.search.results import SELECTIONS
@@ -178,23 +178,23 @@ class _View:
     def __init__(self, run_dir: pathlib.Path, lines: Sequence[str]) -> None:
         self._run_dir = run_dir
         self._lines = lines
-        self._curves: Curves | None = None
+        self._sweep: SoFar | None = None
         self._text: DisplayHandle = display(HTML(""), display_id=True)
         self._picture: DisplayHandle = display(HTML(""), display_id=True)
         self._drawn = -_PICTURE_SECONDS
 
     def show(self, is_over: bool) -> None:
-        if self._curves is None and (self._run_dir / "sweep.json").exists():
-            self._curves = Curves.of(self._run_dir)
-        elif self._curves is not None:
-            self._curves.update()
-        fraction = self._curves.fraction if self._curves else 0.0
+        if self._sweep is None and (self._run_dir / "sweep.json").exists():
+            self._sweep = SoFar(self._run_dir)
+        elif self._sweep is not None:
+            self._sweep.update()
+        fraction = self._sweep.fraction if self._sweep else 0.0
         shown = list(self._lines) if is_over else list(self._lines)[-1:]
         said = html.escape("\n".join(shown) or "starting")
         self._text.update(HTML(_BAR.format(percent=f"{100 * fraction:.0f}", said=said)))
         is_due = time.monotonic() - self._drawn >= _PICTURE_SECONDS
-        if self._curves is not None and self._curves.returns and (is_due or is_over):
-            self._picture.update(as_image(draw_curves(self._curves), CURVES))
+        if self._sweep is not None and self._sweep.work and (is_due or is_over):
+            self._picture.update(as_image(draw_curves(self._sweep), CURVES))
             self._drawn = time.monotonic()
 
 

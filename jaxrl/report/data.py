@@ -1,113 +1,91 @@
-"""What a report is made of, read from a run directory."""
+"""A sweep as its run directory tells it, and reads on while it runs."""
 
-import dataclasses
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from jaxrl.errors import InputError
-from jaxrl.search.generation import FINALISTS
+from jaxrl.history import History
+from jaxrl.saved import SavedSweep
 from jaxrl.tracking import journal
 
+_ALMOST = 0.99
 
-@dataclasses.dataclass
-class Curves:
-    """The evaluation returns of a sweep, kept up to date from its journal."""
 
-    run_dir: pathlib.Path
-    agents: int
-    """Of the whole search, but for finalists."""
-    configs: list[int]
-    """[P]: the configuration of each agent."""
-    seeds: list[int]
-    """[P]."""
-    steps_total: int
-    """Environment steps of each agent."""
-    returns: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
-    """By step, ``[P]``; NaN for agents that have not reached it."""
-    ended: int = 0
-    """Agents whose final evaluation is known, or which were stopped before."""
-    _spared: int = 0
-    """Steps that those who were stopped did not take."""
-    _is_over: bool = False
-    """Whether nothing is left to train, though a target may have ended the search early."""
-    _is_final: bool = False
-    """Whether finalists are trained."""
-    _position: journal.Position = dataclasses.field(default_factory=journal.Position)
+class SoFar:
+    """The sweep in ``run_dir``, as far as it is.
 
-    @classmethod
-    def of(cls, run_dir: pathlib.Path) -> "Curves":
-        """Of the sweep in ``run_dir``, as far as it is.
+    Attributes:
+        saved: what it was told.
+        history: what has come of it.
+        work: times (milliseconds since 1970) and the environment steps that were recorded by then.
 
-        Raises:
-            InputError: there is none.
-        """
-        try:
-            sweep = json.loads((run_dir / "sweep.json").read_text("utf-8"))
-            steps = int(sweep["spec"]["steps"])
-            configs, seeds = list(sweep["configs"]), list(sweep["seeds"])
-            agents = len(seeds)
-            if sweep["parameters"] is not None:  # a table is one generation
-                agents = sweep["spec"]["configs"] * sweep["spec"]["seeds"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{run_dir} is no run directory ({type(error).__name__}: {error})."
-            ) from None
-        curves = cls(run_dir, agents, configs, seeds, steps)
-        curves.update()
-        return curves
+    Raises:
+        InputError: there is none.
+    """
+
+    def __init__(self, run_dir: pathlib.Path) -> None:
+        self.run_dir = run_dir
+        self.saved = SavedSweep.read(run_dir)
+        self.history = History(self.saved.spec, self.saved.generation)
+        self.work: list[tuple[int, int]] = []
+        self.status: str | None = None
+        """``finished``, ``killed`` or ``failed``, where it has ended."""
+        self._began = 0
+        self._before = 0
+        """Milliseconds that earlier processes took."""
+        self._position = journal.Position()
+        self.update()
 
     def update(self) -> None:
         """Reads what has been recorded since."""
+        steps = self.work[-1][1] if self.work else 0
         for record, position in journal.read(self.run_dir / "journal", self._position):
             self._position = position
-            if record["kind"] == "generation":
-                self._is_final = record["stage"] == FINALISTS
-                if not self._is_final:
-                    self.configs += record["configs"]
-                    self.seeds += record["seeds"]
-                    self._make_room()
+            time, before = record["time"], self._steps_of(record)
+            self.history.take(record)
+            steps += self._steps_of(record) - before
+            if record["kind"] == "begin":
+                self._before, self._began, self.status = self.milliseconds, time, None
             elif record["kind"] == "end":
-                self._is_over = record["status"] == "finished"
-            elif record["kind"] == "rung":
-                self.ended += len(record["agents"])
-                self._spared += len(record["agents"]) * (self.steps_total - record["step"])
-            elif record["kind"] == "evaluation" and not self._is_final:
-                values = record["metrics"]["eval_return_mean"]
-                row = self.returns.setdefault(record["step"], np.full(self.agents, np.nan))
-                row[record["agents"]] = [np.nan if v is None else v for v in values]
-            elif record["kind"] == "final" and not self._is_final:
-                self.ended += len(record["agents"])
+                self.status = record["status"]
+            self.work.append((time, steps))
 
-    def _make_room(self) -> None:
-        """For agents that were not foreseen: of verifications, or as many as there was time for."""
-        if (more := len(self.configs) - self.agents) > 0:
-            self.agents += more
-            self.returns = {
-                step: np.append(row, np.full(more, np.nan)) for step, row in self.returns.items()
-            }
+    def _steps_of(self, record: journal.Record) -> int:
+        """Of the agents in a record, together."""
+        if record["kind"] not in ("evaluation", "final"):
+            return 0
+        results, base = self.history.place()
+        return sum(results.of_agent[agent - base].env_steps for agent in record["agents"])
 
-    def name(self, agent: int) -> str:
-        """What people call an agent: its configuration, and its seed where that has several."""
-        config = self.configs[agent]
-        seed = f", seed {self.seeds[agent]}" if self.configs.count(config) > 1 else ""
-        return f"config {config}{seed}"
+    @property
+    def milliseconds(self) -> int:
+        """That it has been under way."""
+        return self._before + (self.work[-1][0] - self._began if self.work else 0)
 
     @property
     def fraction(self) -> float:
-        """Of all environment steps that are evaluated and recorded."""
-        if self._is_over or self.ended >= self.agents:
+        """Of the whole that is done: of its environment steps, or of the time that it was given."""
+        if self.status == "finished":
             return 1.0
-        before, done = 0, 0.0
-        for step in sorted(self.returns):
-            done += (step - before) * np.isfinite(self.returns[step]).sum()
-            before = step
-        return float(done) / (self.agents * self.steps_total - self._spared)
+        spec = self.saved.spec
+        if spec.budget_seconds is not None:
+            return min(self.milliseconds / 1000 / spec.budget_seconds, _ALMOST)
+        results = self.history.results.of_agent
+        agents = spec.configs * spec.seeds if self.saved.space is not None else len(results)
+        done = sum(spec.steps if r.has_ended else r.env_steps for r in results)
+        return min(done / (max(agents, len(results)) * spec.steps), 1.0)
+
+    def name(self, agent: int) -> str:
+        """What people call an agent: its configuration, and its seed where that has several."""
+        result = self.history.results.of_agent[agent]
+        several = len(self.history.results.seeds(result.config)) > 1
+        return f"config {result.config}" + (f", seed {result.agent.seed}" if several else "")
 
     def table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps ``[T]`` and returns ``[T, P]``."""
-        steps = np.array(sorted(self.returns), int)
-        rows: list[Any] = [self.returns[step] for step in steps]
-        return steps, np.array(rows).reshape(len(steps), self.agents)
+        """Steps ``[T]`` and evaluation returns ``[T, P]`` of the search's agents; NaN where one has not
+        been evaluated."""
+        results = self.history.results.of_agent
+        steps = sorted({step for result in results for step in result.evaluations})
+        rows: list[Any] = [[r.evaluations.get(step, np.nan) for r in results] for step in steps]
+        return np.array(steps, int), np.array(rows, float).reshape(len(steps), len(results))

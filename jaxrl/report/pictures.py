@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxrl.errors import InputError
-from jaxrl.report.data import Curves
+from jaxrl.report.data import SoFar
 from jaxrl.search.importance import FEWEST, shares
 from jaxrl.search.table import parse_cell
 
@@ -16,10 +16,10 @@ _BEST_SHOWN = 5
 _MOST_SHOWN = 12
 
 
-def draw_curves(curves: Curves) -> Figure:
+def draw_curves(sweep: SoFar) -> Figure:
     """The population's evaluation returns against environment steps: its deciles and median, and the
     best agents as they are now."""
-    steps, returns = curves.table()
+    steps, returns = sweep.table()
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
     reached = np.isfinite(returns).any(axis=1)
@@ -28,14 +28,15 @@ def draw_curves(curves: Curves) -> Figure:
         low, median, high = np.nanquantile(returns, (0.1, 0.5, 0.9), axis=1)
         axes.fill_between(steps, low, high, alpha=0.2, label="eight of ten agents")
         axes.plot(steps, median, linewidth=2, label="median")
-        last = np.array([column[np.isfinite(column)][-1:].sum() for column in returns.T])
-        for agent in np.argsort(-last, kind="stable")[:_BEST_SHOWN]:
+        known = np.flatnonzero(np.isfinite(returns).any(axis=0))
+        last = np.array([column[np.isfinite(column)][-1] for column in returns[:, known].T])
+        for agent in known[np.argsort(-last, kind="stable")[:_BEST_SHOWN]]:
             axes.plot(
-                steps, returns[:, agent], linewidth=1, alpha=0.8, label=curves.name(int(agent))
+                steps, returns[:, agent], linewidth=1, alpha=0.8, label=sweep.name(int(agent))
             )
         axes.legend(fontsize=8, loc="upper left")
     axes.set(xlabel="environment steps of each agent", ylabel="mean return of an evaluation")
-    axes.set_xlim(0, curves.steps_total)
+    axes.set_xlim(0, sweep.saved.spec.steps)
     axes.grid(alpha=0.3)
     return figure
 
