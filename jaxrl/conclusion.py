@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 
+from jaxrl.dqn.environment import Environment
 from jaxrl.population.cost import operations
-from jaxrl.preparation import PreparedSweep
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.cost import Cost, costs, to_csv
 from jaxrl.search.finalists import Finalist, compare, reward_threshold, to_json
 from jaxrl.search.importance import of_results
 from jaxrl.search.results import Results
+from jaxrl.specification import SweepSpec
 from jaxrl.tracking.journal import Journal
 
 
@@ -17,7 +18,8 @@ from jaxrl.tracking.journal import Journal
 class Conclusion:
     """Of a sweep that has ended."""
 
-    sweep: PreparedSweep
+    spec: SweepSpec
+    env: Environment
     results: Results
     fresh: Results
     """Of the finalists on fresh seeds."""
@@ -34,20 +36,20 @@ class Conclusion:
     @functools.cached_property
     def costs(self) -> list[Cost]:
         """Of every configuration."""
-        spec, env = self.sweep.spec, self.sweep.plan.env
         chosen = {r.config: r.agent.configuration for r in self.results.of_agent}
-        return costs(self.results, {c: operations(v, env, spec.steps) for c, v in chosen.items()})
+        each = {c: operations(v, self.env, self.spec.steps) for c, v in chosen.items()}
+        return costs(self.results, each)
 
     @functools.cached_property
     def importances(self) -> dict[str, dict[str, float]]:
         """For score and steps to solve the shares of the hyperparameters, where that can be said."""
         if not self.is_finished:
             return {}
-        return of_results(self.results, self.sweep.spec.budget.eval_steps, self._threshold)
+        return of_results(self.results, self.spec.budget.eval_steps, self._threshold)
 
     @property
     def _threshold(self) -> float | None:
-        return reward_threshold(self.sweep.spec.env)
+        return reward_threshold(self.spec.env)
 
     def write(self, directory: RunDirectory, journal: Journal) -> None:
         """Writes it all to the run directory, and to the journal what a tracker is to hear."""

@@ -14,6 +14,7 @@ from jaxrl.history import History
 from jaxrl.lease import Lease
 from jaxrl.population.program import ProgramStore
 from jaxrl.preparation import PreparedSweep
+from jaxrl.report.writer import LiveReport
 from jaxrl.rundir import RunDirectory
 from jaxrl.search.generation import FINALISTS, SEARCH, VERIFICATION
 from jaxrl.search.mirror import StudyCopy
@@ -78,6 +79,7 @@ class Search:
             ),
         }
         self._succession = Succession(sweep, history)
+        self._report = LiveReport(directory, sweep.plan.env)
         self._plan = sweep.plan
         """Of the last generation, once it is trained."""
         self._signals: list[int] = []
@@ -123,6 +125,7 @@ class Search:
             with storage_errors(self._directory):
                 self._session.start(self._directory, is_new)
         status = "failed"
+        self._report.start()
         try:
             with self._stop_on_signals():
                 while self._next(books):
@@ -135,6 +138,7 @@ class Search:
             conclusion = self._conclude(status)
             if not books.lease.is_lost:  # else it is another's
                 self._write_end(status, conclusion, books)
+            self._report.finish(None if self._is_hasty(status) else conclusion)
             tracked = self._drain(status)
         return self._outcome(status, conclusion, tracked)
 
@@ -202,16 +206,21 @@ class Search:
             directory.remove(directory.checkpoints)
 
     def _conclude(self, status: str) -> Conclusion:
+        spec, env, history = self._sweep.spec, self._sweep.plan.env, self._history
         is_finished = status == "finished"
-        return Conclusion(self._sweep, self._history.results, self._history.finalists, is_finished)
+        return Conclusion(spec, env, history.results, history.finalists, is_finished)
+
+    def _is_hasty(self, status: str) -> bool:
+        """Whether there may be no time for more than what is needed to go on."""
+        return signal.SIGTERM in self._signals or status == "failed"
 
     def _drain(self, status: str) -> bool | None:
         """Gives the tracker time; whether it has everything."""
         if self._session is None:
             return None
-        is_hasty = signal.SIGTERM in self._signals or status == "failed"
         try:
-            return self._session.finish(HASTY_DRAIN_SECONDS if is_hasty else DRAIN_SECONDS)
+            seconds = HASTY_DRAIN_SECONDS if self._is_hasty(status) else DRAIN_SECONDS
+            return self._session.finish(seconds)
         except KeyboardInterrupt:  # who does not want to wait for it
             return False
 
@@ -224,6 +233,8 @@ class Search:
     ) -> Outcome:
         trouble = None if self._training is None else self._training.trouble
         notes = [trouble] if trouble and status != "finished" else []
+        if self._report.trouble:
+            notes.append(self._report.trouble)
         if self._copy is not None and (trouble := self._copy.close()):
             notes.append(trouble)
         if self._session is not None:

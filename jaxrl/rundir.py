@@ -75,6 +75,10 @@ class RunDirectory:
         return self.path / "finalists.csv"
 
     @property
+    def report(self) -> pathlib.Path:
+        return self.path / "report.html"
+
+    @property
     def best(self) -> pathlib.Path:
         return self.path / "best"
 

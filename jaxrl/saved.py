@@ -37,6 +37,7 @@ class SavedSweep:
     directory: pathlib.Path
     spec: SweepSpec
     platform: str
+    device: str
     versions: Mapping[str, str | None]
     description: Description
     space: Space | None
@@ -56,6 +57,7 @@ class SavedSweep:
                 directory,
                 SweepSpec(**content["spec"]),
                 content["platform"],
+                content["device"],
                 content["versions"],
                 Description(**{name: content[name] for name in fields}),
                 parse_space(content["parameters"]) if content["parameters"] else None,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxrl.search.allowance import OFFERING, Allowance
 from jaxrl.search.models import MODELS
 from jaxrl.search.parameters import check_seed
 from jaxrl.search.pbt import FEWEST
+from jaxrl.search.table import format_cell
 
 FINALIST_EPISODES = 1_000
 """Of the final evaluation of finalists, as the hands-on-rl course evaluates its best agent."""
@@ -137,6 +139,21 @@ class SweepSpec:
                 f"pbt_every is {every}; it must be a multiple of the {interval} steps between "
                 f"evaluations, below the {self.steps} steps of an agent."
             )
+
+    def command(self) -> str:
+        """The command line that asks for this."""
+        words = ["python", "-m", "jaxrl.sweep"]
+        defaults = SweepSpec(budget_seconds=self.budget_seconds, pbt=self.pbt)
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            option = f"--{name.replace('_', '-')}"
+            if name == "fixed":
+                pairs = (f"{fixed}={format_cell(v)}" for fixed, v in value.items())
+                words += [word for pair in pairs for word in ("--set", pair)]
+            elif name in ("budget_seconds", "pbt") or value != getattr(defaults, name):
+                words += [] if value in (None, False) else [option]
+                words += [] if value in (None, False, True) else [format_cell(value)]
+        return shlex.join(words)
 
     @property
     def exploit_every(self) -> int:

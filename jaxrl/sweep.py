@@ -97,6 +97,8 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
         say(console, "interrupted: what was done is written, the rest has status killed")
         say(console, f"to go on: python -m jaxrl.sweep --resume {run_dir}")
     say(console, f"results: {outcome.directory.results}")
+    if outcome.directory.report.exists():
+        say(console, f"report: {outcome.directory.report}")
     if outcome.directory.best.exists():
         say(console, f"best policies: {outcome.directory.best}")
     for note in outcome.notes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+ENVIRONMENT = "CartPole-v1"
 _SIZE = (480, 240)
 _FINER = 4
 """Times finer than shown it is drawn, and then scaled down: slanted edges stay straight."""

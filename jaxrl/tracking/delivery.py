@@ -1,8 +1,9 @@
 """What has been delivered to a tracker, kept in the run directory so that another process goes on.
 
 ``tracking/NAME.json``: where (``uri``, without a secret), which configurations (``track``), the
-tracker's own ``state``, and for each run how many of the updates that the journal gives have arrived.
-Written now and then: what arrived since is delivered again, which changes nothing.
+tracker's own ``state``, for each run how many of the updates that the journal gives have arrived, and
+at some ``times`` (milliseconds since 1970) how many there were of all runs. Written now and then: what
+arrived since is delivered again, which changes nothing.
 """
 
 import collections
@@ -18,6 +19,7 @@ from jaxrl.tracking.projection import RunUpdate
 
 FOLDER = "tracking"
 _WRITE_SECONDS = 5.0
+_MOST_TIMES = 400
 
 
 class Delivery:
@@ -34,6 +36,7 @@ class Delivery:
         arrived = record.get("arrived", {})
         self._arrived = collections.Counter({key: int(n) for key, n in arrived.items()})
         self._before = self._arrived.copy()
+        self._times: list[tuple[int, int]] = [(at, count) for at, count in record.get("times", [])]
         self._written = -_WRITE_SECONDS
 
     def is_new(self, update: RunUpdate) -> bool:
@@ -53,8 +56,11 @@ class Delivery:
 
     def write(self) -> None:
         """Keeps the record."""
-        record = {"uri": self._uri, "track": self.track, "state": self.state}
-        record["arrived"] = self._arrived
+        self._times.append((time.time_ns() // 1_000_000, self._arrived.total()))
+        if len(self._times) > _MOST_TIMES:
+            self._times = self._times[::2]
+        record: dict[str, Any] = {"uri": self._uri, "track": self.track, "state": self.state}
+        record |= {"arrived": self._arrived, "times": self._times}
         self._path.parent.mkdir(exist_ok=True)
         write_whole(self._path, json.dumps(record).encode())
         self._written = time.monotonic()
@@ -68,6 +74,12 @@ def last_uri(run_dir: pathlib.Path) -> str | None:
 def last_track(run_dir: pathlib.Path) -> str | None:
     """Which configurations got a run there."""
     return _last(run_dir, "track")
+
+
+def deliveries(run_dir: pathlib.Path) -> list[tuple[int, int]]:
+    """Times, in milliseconds since 1970, and how many updates had arrived by then where a run
+    directory was last delivered to."""
+    return [(at, count) for at, count in _last(run_dir, "times") or []]
 
 
 def _last(run_dir: pathlib.Path, field: str) -> Any:

@@ -19,7 +19,11 @@ from jaxrl.tracking.projection import Description, Projection
 from jaxrl.tracking.selection import Choice, Selection
 from jaxrl.tracking.tracker import Tracker
 
-ARTIFACTS = ("results.csv", "finalists.csv", "sweep.json")
+ARTIFACTS = (
+    *("results.csv", "finalists.csv", "sweep.json", "report.html"),
+    *("curves.png", "importances.png"),
+)
+"""Files of a run directory that a tracker is given at the end."""
 _LINE_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 

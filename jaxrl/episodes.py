@@ -1,0 +1,63 @@
+"""Greedy episodes of a saved policy in Gymnasium, an environment that it was not trained in."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxrl.errors import InputError
+from jaxrl.loader import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Greedy episodes of a policy."""
+
+    returns: np.ndarray
+    """[N]."""
+    limit: int
+    """Steps after which an episode is cut off."""
+    first: np.ndarray
+    """[T, O]: what was observed in the first one."""
+
+    def describe(self) -> str:
+        """Their mean, spread and share at the limit, in a line."""
+        mean, std = self.returns.mean(), self.returns.std()
+        error = std / np.sqrt(len(self.returns))
+        share = np.mean(self.returns >= self.limit)
+        return (
+            f"mean return {mean:.2f} (standard error {error:.2f}), standard deviation {std:.2f}, "
+            f"lowest {self.returns.min():.0f}, at the limit of {self.limit}: {share:.0%}"
+        )
+
+
+def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
+    """Plays ``episodes`` greedily, side by side, in Gymnasium's environment of the policy's name.
+
+    Raises:
+        InputError: Gymnasium has none.
+    """
+    import gymnasium
+
+    try:
+        made = [gymnasium.make(policy.env_id) for _ in range(episodes)]
+    except gymnasium.error.Error as error:
+        raise InputError(f"Gymnasium has no {policy.env_id}: {error}.") from None
+    seeds = np.random.SeedSequence(seed).generate_state(episodes)
+    observations = np.stack(
+        [env.reset(seed=int(s))[0].ravel() for env, s in zip(made, seeds, strict=True)]
+    )
+    returns, first, running = np.zeros(episodes), [observations[0]], np.arange(episodes)
+    while len(running):
+        actions = policy.act(observations)
+        still = []
+        for i in running:
+            observation, reward, terminated, truncated, _ = made[i].step(int(actions[i]))
+            observations[i] = observation.ravel()
+            returns[i] += float(reward)
+            if not (terminated or truncated):
+                still.append(i)
+        if 0 in running:
+            first.append(observations[0].copy())
+        running = np.array(still, int)
+    limit = made[0].spec.max_episode_steps if made[0].spec else None
+    return Episodes(returns, limit or 0, np.array(first))
