@@ -84,16 +84,17 @@ class LiveReport:
 
     def _try(self, conclusion: Conclusion | None) -> None:
         """Whatever goes wrong with a report is no reason not to train."""
+        directory = self._directory
         try:
-            self._sweep = self._sweep or SoFar(self._directory.path)
-            self._sweep.update()
+            sweep = self._sweep = self._sweep or SoFar(directory.path)
+            sweep.update()
             if conclusion is None:
-                spec, history = self._sweep.saved.spec, self._sweep.history
+                spec, history = sweep.saved.spec, sweep.history
                 so_far = Conclusion(spec, self._env, history.results, history.finalists, False)
-                self._directory.write(directory.report.name, build(self._sweep, so_far).encode())
+                directory.write(directory.report.name, build(sweep, so_far).encode())
             else:
-                write_report(self._sweep, self._directory, conclusion)
-                write_pictures(self._sweep, self._directory, conclusion)
+                write_report(sweep, directory, conclusion)
+                write_pictures(sweep, directory, conclusion)
             self.trouble = None
         except Exception as error:
             self.trouble = f"the report could not be written: {brief(error)}"
