@@ -243,8 +243,8 @@ def _drawn(
     shapes = [configuration.shape for configuration in configurations]
     known = {to_agent(trial.values, 0, spec.steps).configuration.shape for trial in told}
     rng, workers = np.random.default_rng([spec.seed, generation, 1]), len(hardware.devices)
-    exponent, most = allowance.exponent(spent), _most(spec, configurations, env, hardware)
-    chosen = choose(costs, shapes, known, room, workers, exponent, rng, most)
+    most = _most(spec, configurations, env, hardware)
+    chosen = choose(costs, shapes, known, room, workers, rng, most)
     return [candidates[i] for i in chosen]
 
 

@@ -25,7 +25,7 @@ _LEAST = {
 }
 _LEARNED_IN, _LARGEST_LEARNED = 8, 64
 """Generations, by default, of a sampler that learns, and the most configurations of one."""
-_TIMED_IN = 16
+_TIMED_IN = 8
 """Generations, about, by default, of a search that is given time."""
 
 

@@ -51,7 +51,7 @@ def _add_population(options: argparse.ArgumentParser, default: SweepSpec) -> Non
         "--budget-seconds",
         type=float,
         metavar="S",
-        help="of device time, instead of --configs: draws as long as there is time, cheap ones first",
+        help="of device time, instead of --configs: draws while there is time, none that is very dear",
     )
     what.add_argument("--sampler", choices=SAMPLER_NAMES, help=f"({default.sampler})")
     what.add_argument(

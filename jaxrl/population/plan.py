@@ -188,15 +188,15 @@ def parameter_count(shape: Shape, env: Environment) -> int:
     return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
 
 
-# Measured on one core of the CPU that benchmarks/results names: an environment step's fixed part, how
-# fast it reads the network's parameters, an update's fixed part, what it takes for each parameter
-# (the optimiser, and packing for products), its floating-point operations, and the five programs of a
-# shape.
-_STEP_SECONDS = 0.3e-6
-_BYTES_PER_SECOND = 110e9
-_UPDATE_SECONDS = 4e-6
-_PARAMETER_SECONDS = 1.3e-9
-_FLOPS = 110e9
+# Measured on the CPU that benchmarks/results names, both cores at work: an environment step's fixed
+# part, how fast it reads the network's parameters, an update's fixed part, what it takes for each
+# parameter (the optimiser, and packing for products), its floating-point operations, and the five
+# programs of a shape.
+_STEP_SECONDS = 0.4e-6
+_BYTES_PER_SECOND = 80e9
+_UPDATE_SECONDS = 6e-6
+_PARAMETER_SECONDS = 1.8e-9
+_FLOPS = 80e9
 COMPILE_SECONDS = 4.0
 
 

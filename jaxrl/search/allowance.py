@@ -1,9 +1,9 @@
 """A search that is given device time, instead of a number of configurations.
 
-Each generation gets its share of the time that is left. It is chosen among more candidates than there
-is room for, by chance, with weights of ``1 / cost^α``, where α falls from 1 to 0 as the time is spent:
-first many that are cheap, later whatever the sampler likes (EI-cool of Lee et al. 2020,
-https://arxiv.org/abs/2003.10870; how promising a candidate is has the sampler already said).
+Each generation gets its share of the time that is left, and is chosen by chance among more candidates
+than there is room for: as many as fit, and none that alone would take much of it. Weights of 1 / cost
+(EI-cool of Lee et al. 2020, https://arxiv.org/abs/2003.10870) were tried, and found less: what is very
+cheap seldom holds (``benchmarks/README.md``).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ OFFERING = ("random", "sobol", "tpe")
 """Samplers that can be asked for candidates of which most are not taken."""
 _COMPILING = 0.25
 """Of the time of a generation, what compiling for it may take."""
-_LONGEST = 0.25
+_LONGEST = 0.375
 """Of that time, what one configuration may take: for a longer one the other devices would wait."""
 
 
@@ -56,10 +56,6 @@ class Allowance:
             return 0.0
         return left / max(self.generations - generation, 1)
 
-    def exponent(self, spent: Spent) -> float:
-        """The α of the next generation."""
-        return min(max(1 - spent.total / self.seconds, 0.0), 1.0)
-
 
 def choose(
     costs: Sequence[float],
@@ -67,12 +63,10 @@ def choose(
     known: Collection[Hashable],
     room: float,
     workers: int,
-    exponent: float,
     rng: np.random.Generator,
     most: int,
 ) -> list[int]:
-    """Which candidates to train, in their order: by weighted chance without replacement (Efraimidis
-    and Spirakis 2006) as many as fit, and at least one.
+    """Which candidates to train, in their order: by chance as many as fit, and at least one.
 
     Args:
         costs: of each candidate, seconds on one worker.
@@ -80,14 +74,12 @@ def choose(
         known: shapes that have been compiled; others may take a share of the room.
         room: seconds on each of ``workers``; a configuration that alone takes a large part of them
             is left out.
-        exponent: α above.
         most: how many, whatever the room.
     """
     ready, left = set(known), room * workers
     chosen: list[int] = []
     most_shapes = len(ready) + max(int(left * _COMPILING / COMPILE_SECONDS), not ready)
-    keys = rng.exponential(size=len(costs)) * np.asarray(costs) ** exponent
-    for candidate in np.argsort(keys).tolist():
+    for candidate in rng.permutation(len(costs)).tolist():
         cost, shape = costs[candidate], shapes[candidate]
         is_open = shape in ready or len(ready) < most_shapes
         if cost <= min(left, _LONGEST * room) and is_open and len(chosen) < most:
