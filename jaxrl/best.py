@@ -55,7 +55,7 @@ class BestPolicies:
         """Takes over what an earlier process kept, of the agents that results say have finished."""
         for path in self._folder.glob("*"):
             try:
-                index, policy = int(path.name), load_policy(path)
+                index, policy = int(path.name), load_policy(path, self._sweep.spec.network)
             except (ValueError, InputError):
                 index = -1
             agents = self._results.of_agent
@@ -125,6 +125,7 @@ class BestPolicies:
         mean, std = normalisation
         return Policy(
             env_id=self._sweep.spec.env,
+            network=self._sweep.spec.network,
             num_actions=self._sweep.plan.env.num_actions,
             configuration=to_values(agent),
             seed=agent.seed,

@@ -1,4 +1,4 @@
-"""Greedy episodes of a saved policy in Gymnasium, an environment that it was not trained in."""
+"""Greedy episodes of a saved policy, in Gymnasium, where it was not trained, or in gymnax."""
 
 import dataclasses
 
@@ -38,6 +38,8 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
     """
     import gymnasium
 
+    if ":" in policy.env_id:  # a user's own, which Gymnasium would import
+        raise InputError(f"Gymnasium has no {policy.env_id}: play in gymnax's.")
     try:
         made = [gymnasium.make(policy.env_id) for _ in range(episodes)]
     except gymnasium.error.Error as error:
@@ -61,3 +63,37 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
         running = np.array(still, int)
     limit = made[0].spec.max_episode_steps if made[0].spec else None
     return Episodes(returns, limit or 0, np.array(first))
+
+
+def play_gymnax(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
+    """The same in gymnax's environment, on the CPU.
+
+    Raises:
+        InputError: gymnax has none.
+    """
+    import jax  # slow to import
+
+    from jaxrl.dqn.environment import make
+    from jaxrl.population.devices import configure
+
+    configure("cpu")  # a policy is small, and the GPU may be training
+
+    env = make(policy.env_id)
+    reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
+    key = jax.random.key(seed, impl="threefry2x32")
+    observation, state = reset(jax.random.split(key, episodes))
+    returns, running = np.zeros(episodes), np.ones(episodes, bool)
+    first, t = [np.asarray(observation[0])], 0
+    while running.any():
+        t += 1
+        keys = jax.random.split(jax.random.fold_in(key, t), episodes)
+        taken, state = step(keys, state, policy.act(np.asarray(observation)).astype(np.int32))
+        returns += np.where(running, np.asarray(taken.reward), 0.0)
+        if running[0]:
+            first.append(np.asarray(taken.final_observation[0]))
+        running &= ~np.asarray(taken.terminated | taken.truncated)
+        observation = taken.observation
+    return Episodes(returns, env.max_episode_steps, np.array(first))
+
+
+BACKENDS = {"gymnasium": play, "gymnax": play_gymnax}

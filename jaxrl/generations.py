@@ -46,6 +46,8 @@ class Outcome:
     tracked: bool | None = None
     """Whether the tracker has everything; None without one."""
     tracking_uri: str | None = None
+    registered: str | None = None
+    """The winner's address in the tracker's registry."""
     notes: tuple[str, ...] = ()
     """What a user should know, a line each."""
 
@@ -250,6 +252,7 @@ class Search:
             was_finished=was_finished,
             tracked=tracked,
             tracking_uri=self._session.tracker.uri if self._session else None,
+            registered=self._session.registered if self._session else None,
             notes=tuple(notes),
         )
 

@@ -46,6 +46,8 @@ class Policy:
     ``hidden_1``, …, then ``q``, or where it is dueling ``value`` and ``advantage``."""
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """What it reached in its sweep."""
+    network: str | None = None
+    """The flax module that the parameters are for, if that is the user's own."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.env_id, str):
@@ -54,19 +56,29 @@ class Policy:
             raise ValueError(f"observation_mean has shape {self.observation_mean.shape}")
         if self.observation_std.shape != self.observation_mean.shape:
             raise ValueError("observation_std and observation_mean differ in shape")
+        if self.network is not None:
+            return
         found = {name: (array.shape, array.dtype) for name, array in self.params.items()}
         if found != {name: (shape, np.float32) for name, shape in self._shapes().items()}:
             raise ValueError("the parameters are not those of the described network")
 
     def q_values(self, observations: Any) -> np.ndarray:
         """Action values ``[..., A]`` of ``observations [..., O]``."""
-        x = (np.asarray(observations, np.float32) - self.observation_mean) / self.observation_std
+        if self.network is not None:
+            raise ValueError(
+                f"it acts with {self.network}, which is not here: jaxrl.load_policy can"
+            )
+        x = self.normalise(observations)
         for index in range(len(self.configuration["hidden_sizes"])):
             x = np.maximum(self._layer(f"hidden_{index}", x), 0)
         if not self.configuration["dueling"]:
             return self._layer("q", x)
         advantage = self._layer("advantage", x)
         return self._layer("value", x) + advantage - advantage.mean(axis=-1, keepdims=True)
+
+    def normalise(self, observations: Any) -> np.ndarray:
+        """``observations [..., O]`` as the network sees them."""
+        return (np.asarray(observations, np.float32) - self.observation_mean) / self.observation_std
 
     def act(self, observations: Any) -> np.ndarray:
         """Greedy actions ``[...]`` for ``observations [..., O]``."""
@@ -82,6 +94,7 @@ class Policy:
             "observation_mean": self.observation_mean.tolist(),
             "observation_std": self.observation_std.tolist(),
             "scores": dict(self.scores),
+            **({} if self.network is None else {"network": self.network}),
         }
         return {
             DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode(),
@@ -90,6 +103,12 @@ class Policy:
             ),
             "loader.py": pathlib.Path(__file__).read_bytes(),
         }
+
+    def write(self, directory: pathlib.Path) -> None:
+        """Writes them to a new directory."""
+        directory.mkdir()
+        for name, content in self.files().items():
+            (directory / name).write_bytes(content)
 
     def _layer(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self.params[f"{name}.kernel"] + self.params[f"{name}.bias"]
@@ -123,4 +142,5 @@ def load(directory: str | pathlib.Path) -> Policy:
         observation_std=np.array(description["observation_std"], np.float32),
         params=safetensors.numpy.load((path / PARAMS).read_bytes()),
         scores=dict(description["scores"]),
+        network=description.get("network"),
     )

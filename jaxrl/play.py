@@ -6,19 +6,24 @@ import sys
 from collections.abc import Sequence
 
 from jaxrl.command import Parser, say_error
-from jaxrl.episodes import Episodes, play
+from jaxrl.episodes import BACKENDS, Episodes
 from jaxrl.errors import InputError
-from jaxrl.policy import load_policy
+from jaxrl.report.pole import ENVIRONMENT as DRAWN
+from jaxrl.report.pole import animate
 from jaxrl.rundir import write_whole
-
-_DRAWN = "CartPole-v1"
+from jaxrl.sources import add_source_options, policy_of
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m jaxrl.play", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run_dir", type=pathlib.Path, help="of a sweep, or a policy's own folder")
-    parser.add_argument("--rank", type=int, default=1, help="of the saved policies (%(default)s)")
+    add_source_options(parser)
     parser.add_argument("--episodes", type=int, default=100, help="(%(default)s)")
+    parser.add_argument(
+        "--env-backend",
+        choices=list(BACKENDS),
+        default="gymnasium",
+        help="whose environment is played (%(default)s; gymnax's is what it was trained in)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (%(default)s)")
     parser.add_argument("--gif", type=pathlib.Path, metavar="FILE", help="the first episode, drawn")
     return parser
@@ -29,14 +34,11 @@ def _play(args: argparse.Namespace) -> Episodes:
         raise InputError(f"--episodes {args.episodes}: give 1 or more.")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: give 0 or more.")
-    is_policy = (args.run_dir / "policy.json").exists()
-    policy = load_policy(args.run_dir if is_policy else args.run_dir / "best" / str(args.rank))
-    if args.gif is not None and policy.env_id != _DRAWN:
-        raise InputError(f"--gif draws {_DRAWN}, and this policy is for {policy.env_id}.")
-    episodes = play(policy, args.episodes, args.seed)
+    policy = policy_of(args)
+    if args.gif is not None and policy.env_id != DRAWN:
+        raise InputError(f"--gif draws {DRAWN}, and this policy is for {policy.env_id}.")
+    episodes = BACKENDS[args.env_backend](policy, args.episodes, args.seed)
     if args.gif is not None:
-        from jaxrl.report.pole import animate
-
         try:
             write_whole(args.gif, animate(episodes.first))
         except OSError as error:

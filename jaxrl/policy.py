@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import Any
+
+import numpy as np
 
 from jaxrl.errors import InputError
 from jaxrl.loader import Policy, load
@@ -9,16 +12,50 @@ from jaxrl.search.parameters import check_seed
 from jaxrl.search.schedule import to_agent, to_values
 
 
-def load_policy(directory: str | pathlib.Path) -> Policy:
+def load_policy(directory: str | pathlib.Path, network: str | None = None) -> Policy:
     """The policy that a sweep saved in ``directory`` (``RUN_DIR/best/1``, say).
 
+    Args:
+        network: ``MODULE:NAME`` of the flax module that it was trained with, where that is your own:
+            its code is run, so the file alone does not decide it.
+
     Raises:
-        InputError: no policy is there, or its files are damaged.
+        InputError: no policy is there, or its files are damaged, or of another network.
     """
     try:
         policy = load(directory)
         agent = to_agent(policy.configuration, check_seed(policy.seed), 1)
-        return dataclasses.replace(policy, configuration=to_values(agent), seed=agent.seed)
+        policy = dataclasses.replace(policy, configuration=to_values(agent), seed=agent.seed)
     except Exception as error:  # whatever there is to be read, whoever wrote it
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"no usable policy in {directory} ({reason}).") from None
+    if policy.network == network:
+        return policy if network is None else _OwnPolicy.of(policy)
+    known = "jaxrl's own" if policy.network is None else repr(policy.network)
+    told = "none was named" if network is None else f"{network!r} was named"
+    raise InputError(
+        f"the network of the policy in {directory} is {known}, and {told}: name it (--network), if you "
+        "trust its code."
+    )
+
+
+class _OwnPolicy(Policy):
+    """One whose network is the user's."""
+
+    @classmethod
+    def of(cls, policy: Policy) -> "_OwnPolicy":
+        own = cls(**{f.name: getattr(policy, f.name) for f in dataclasses.fields(policy)})
+        own.q_values(np.zeros_like(own.observation_mean))
+        return own
+
+    def q_values(self, observations: Any) -> np.ndarray:
+        from flax.traverse_util import unflatten_dict  # slow to import
+
+        from jaxrl.dqn.environment import make
+        from jaxrl.dqn.networks import network_of
+
+        configuration = to_agent(self.configuration, self.seed, 1).configuration
+        network: Any = network_of(configuration.shape, make(self.env_id, self.network))
+        rows = self.normalise(observations).reshape(-1, len(self.observation_mean))
+        q = network.apply({"params": unflatten_dict(self.params, sep=".")}, rows)
+        return np.asarray(q).reshape(*np.shape(observations)[:-1], -1)

@@ -87,15 +87,18 @@ class PreparedSweep:
         return _plan(self.spec, generation, first.env, first.hardware, first.capacity)
 
 
-def prepare(spec: SweepSpec) -> PreparedSweep:
+def prepare(spec: SweepSpec, space: Space | None = None) -> PreparedSweep:
     """Draws or reads the configurations, checks everything, and plans.
+
+    Args:
+        space: instead of the one that the specification names.
 
     Raises:
         InputError: anything in the specification cannot be used.
     """
     if spec.config_table is not None:
         return prepared(spec, None, _generation(spec, 0, 0, _listed(spec, spec.config_table)))
-    space = load_space(spec.space).fix(spec.fixed)
+    space = (space or load_space(spec.space)).fix(spec.fixed)
     hardware, env = _surroundings(spec)
     rows = _drawn(spec, space, env, hardware, 0, (), Spent())
     sweep = _prepared(spec, space, _generation(spec, 0, 0, rows), env, hardware)
@@ -128,7 +131,7 @@ def prepared(spec: SweepSpec, space: Space | None, generation: Generation) -> Pr
 
 def _surroundings(spec: SweepSpec) -> tuple[Hardware, environment.Environment]:
     """The devices first: an environment's import starts JAX's backends."""
-    return configure(spec.device), environment.make(spec.env)
+    return configure(spec.device), environment.make(spec.env, spec.network)
 
 
 def _prepared(

@@ -12,6 +12,7 @@ from typing import Any
 from jaxrl.errors import InputError
 
 SPECIFICATION = "sweep.json"
+SPACE = "space.yaml"
 
 
 def refuse_existing(path: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ import pathlib
 from jaxrl.errors import InputError
 from jaxrl.generations import Outcome, Search
 from jaxrl.preparation import PreparedSweep, describe
-from jaxrl.rundir import SPECIFICATION, RunDirectory, refuse_existing
+from jaxrl.rundir import SPACE, SPECIFICATION, RunDirectory, refuse_existing
 from jaxrl.saved import SavedSweep, sweep_json
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.tracking.projection import Description
@@ -43,6 +43,8 @@ def begin(
             display.say(line)
     copy = _study_copy(study, description, sweep)
     directory = RunDirectory.make(run_dir)
+    if sweep.space is not None:
+        directory.write(SPACE, sweep.space.to_yaml().encode())
     directory.write_json(SPECIFICATION, sweep_json(sweep, description))
     return Search(sweep, directory, session, display, checkpoint_every, copy).run(is_new=True)
 

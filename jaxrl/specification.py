@@ -55,6 +55,7 @@ class SweepSpec:
     seed: int = 0
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     env: str = "CartPole-v1"
+    network: str | None = None
     steps: int = 50_000
     eval_every: int | None = None
     eval_episodes: int = 10

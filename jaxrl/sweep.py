@@ -5,6 +5,7 @@ import pathlib
 import shlex
 import sys
 import time
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,8 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
         say(console, f"report: {outcome.directory.report}")
     if outcome.directory.best.exists():
         say(console, f"best policies: {outcome.directory.best}")
+    if outcome.registered:
+        say(console, f"registered: {outcome.registered}")
     for note in outcome.notes:
         say(console, f"warning: {note}")
     if outcome.tracking_uri is None:
@@ -172,6 +175,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_outcome(console, outcome)
     return 0 if outcome.signal is None or outcome.status == "finished" else 128 + outcome.signal
 
+
+class _Callable(types.ModuleType):
+    """``from jaxrl import sweep`` is :func:`jaxrl.api.sweep`, also where this module of the same name
+    was imported before."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from jaxrl import api
+
+        return api.sweep(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     sys.exit(main())

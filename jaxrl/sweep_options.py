@@ -73,7 +73,12 @@ def _add_population(options: argparse.ArgumentParser, default: SweepSpec) -> Non
         metavar="NAME=VALUE",
         help="fixes one hyperparameter for all configurations; may be repeated",
     )
-    what.add_argument("--env", help=f"gymnax environment ({default.env})")
+    what.add_argument(
+        "--env", help=f"gymnax's environment, or your own as MODULE:NAME ({default.env})"
+    )
+    what.add_argument(
+        "--network", metavar="MODULE:NAME", help="a flax module of your own, instead of jaxrl's"
+    )
 
 
 def _add_length(options: argparse.ArgumentParser, default: SweepSpec) -> None:
@@ -220,9 +225,12 @@ def looked_at(args: argparse.Namespace) -> str | None:
 
 
 def tracking(args: argparse.Namespace) -> Tracking | None:
-    track, per_hour = tracking_options(args)
+    """How the sweep is tracked; None where it is not."""
+    found = tracking_options(args, args.tracking_uri)
     if args.checkpoint_every is not None and not args.checkpoint_every >= 0:
         raise InputError(f"--checkpoint-every {args.checkpoint_every}: give 0 or more seconds.")
-    if args.no_track and args.tracking_uri is not None:
-        raise InputError("--no-track contradicts --tracking-uri: give one of the two.")
-    return None if args.no_track else Tracking(args.tracking_uri, track, per_hour)
+    for option in ("tracking_uri", "register"):
+        if args.no_track and getattr(args, option) is not None:
+            name = option.replace("_", "-")
+            raise InputError(f"--no-track contradicts --{name}: give one of the two.")
+    return None if args.no_track else found

@@ -16,7 +16,7 @@ from jaxrl.saved import SavedSweep
 from jaxrl.tracking import journal
 from jaxrl.tracking.console import PatientConsole, say
 from jaxrl.tracking.options import add_tracking_options, tracking_options
-from jaxrl.tracking.session import Session, Tracking, address, open_tracker
+from jaxrl.tracking.session import Session, address, open_tracker
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,12 +33,11 @@ def _parser() -> argparse.ArgumentParser:
 def _sync(console: Console, args: argparse.Namespace) -> bool:
     """Whether everything has arrived."""
     saved = SavedSweep.read(args.run_dir)
-    track, per_hour = tracking_options(args)
-    uri = address(args.tracking_uri, args.run_dir)
-    tracker = open_tracker(uri, saved.description)
+    options = tracking_options(args, address(args.tracking_uri, args.run_dir))
+    tracker = open_tracker(options.uri, saved.description)
     for line in tracker.connect():
         say(console, line)
-    session = Session(tracker, saved.description, Tracking(uri, track, per_hour))
+    session = Session(tracker, saved.description, options)
     lease = Lease(args.run_dir)
     try:
         say(console, f"sending to {tracker.uri}")
@@ -50,6 +49,8 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
         say(console, f"warning: {note}")
     if not journal.has_ended(args.run_dir / "journal"):
         say(console, f"the sweep has not ended: python -m jaxrl.sweep --resume {args.run_dir}")
+    if session.registered:
+        say(console, f"registered: {session.registered}")
     if arrived:
         say(console, f"everything has arrived, in {tracker.requests:,} requests")
     else:

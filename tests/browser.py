@@ -13,9 +13,11 @@ needs_chromium = pytest.mark.skipif(
 
 
 @contextlib.contextmanager
-def chromium(*arguments):
-    """A browser without a window, with more ``arguments``."""
+def chromium(*arguments, log=False):
+    """A browser without a window, with more ``arguments``; one that keeps a ``log`` of its requests."""
     options = webdriver.ChromeOptions()
+    if log:
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     options.binary_location = shutil.which("chromium")
     for argument in ("--headless=new", "--no-sandbox", "--window-size=1300,900", *arguments):
         options.add_argument(argument)

@@ -21,7 +21,7 @@ from mlflow_server import free_port
 from selenium.common.exceptions import TimeoutException
 
 pytest_plugins = ["browser"]
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 
 NAME = "my-laptop.ngrok-free.app"
 CONFIGS = 12

@@ -21,6 +21,7 @@ NEEDED = [
     ("POST", "/api/2.0/mlflow/runs/log-batch"),
     ("POST", "/api/2.0/mlflow/runs/update"),
     ("POST", "/ajax-api/2.0/mlflow/runs/search"),
+    ("POST", "/api/2.0/mlflow/registered-models/create"),
     ("POST", "/graphql"),
 ]
 NOT_NEEDED = [
@@ -29,8 +30,7 @@ NOT_NEEDED = [
     ("GET", "/api/2.0/mlflow/users/list"),
     ("POST", "/api/2.0/mlflow/users/create"),
     ("GET", "/signup"),
-    ("POST", "/api/2.0/mlflow/registered-models/create"),
-    ("POST", "/api/2.0/mlflow/model-versions/create"),
+    ("POST", "/api/2.0/mlflow/registered-models/delete"),
     ("GET", "/model-versions/get-artifact"),
     ("POST", "/ajax-api/3.0/mlflow/gateway/secrets/create"),
     ("POST", "/gateway/chat"),
@@ -49,6 +49,26 @@ NOT_NEEDED = [
 def test_what_a_sweep_and_its_pages_need_is_permitted(method, path):
     assert is_for_sweeps(method, path, b'{"name": "mine"}')
     assert not is_for_nobody(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_permitted"),
+    [
+        ("mlflow-artifacts:/1/2/artifacts/model", True),
+        ("mlflow-artifacts://elsewhere/1/2/artifacts/model", True),  # MLflow asks whose run it is
+        ("/etc", False),
+        ("file:///etc", False),
+        ("http://elsewhere/model", False),
+        ("", False),
+        (None, False),
+        (["mlflow-artifacts:/1"], False),
+    ],
+)
+def test_a_model_is_registered_from_a_run_of_the_server_and_from_nowhere_else(source, is_permitted):
+    path, body = "/api/2.0/mlflow/model-versions/create", {"name": "mine", "source": source}
+    assert is_for_sweeps("POST", path, json.dumps(body).encode()) == is_permitted
+    assert is_for_sweeps("POST", path, json.dumps(json.dumps(body)).encode()) == is_permitted
+    assert not is_for_sweeps("POST", path, b"no JSON")
 
 
 @pytest.mark.parametrize(("method", "path"), NOT_NEEDED)

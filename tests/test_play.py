@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxrl.play import Episodes, main, play
+from jaxrl.episodes import Episodes, play, play_gymnax
+from jaxrl.play import main
 from jaxrl.policy import load_policy
 from jaxrl.report.pole import animate
 from jaxrl.sweep import main as sweep
@@ -50,6 +51,15 @@ def test_a_policy_that_holds_the_pole_is_scored_at_the_limit_and_a_bad_one_is_no
     assert "at the limit of 500: 0%" in fallen.describe()
 
 
+def test_both_environments_agree_on_how_good_a_policy_is(run_dir):
+    policy = load_policy(run_dir / "best" / "1")
+    ours, theirs = play_gymnax(policy, 200), play(policy, 200)
+    assert (ours.limit, ours.first.shape[1]) == (500, 4)
+    assert len(ours.first) == ours.returns[0] + 1
+    error = np.hypot(ours.returns.std(), theirs.returns.std()) / np.sqrt(200)
+    assert abs(ours.returns.mean() - theirs.returns.mean()) < 4 * error
+
+
 def test_episodes_depend_on_their_seed_alone(run_dir):
     policy = load_policy(run_dir / "best" / "1")
     few, more, other = play(policy, 3), play(policy, 6), play(policy, 6, seed=1)
@@ -88,7 +98,7 @@ def test_the_command_writes_a_film_and_one_line(run_dir, tmp_path, capsys):
     assert main([str(run_dir), "--episodes", "3", "--gif", str(film)]) == 0
     assert capsys.readouterr().out.startswith("mean return ")
     assert Image.open(film).format == "GIF"
-    assert main([str(run_dir / "best" / "2"), "--episodes", "1"]) == 0
+    assert main([str(run_dir / "best" / "2"), "--episodes", "1", "--env-backend", "gymnax"]) == 0
 
 
 @pytest.mark.parametrize(

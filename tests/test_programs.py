@@ -195,6 +195,7 @@ for devices in (1, 2, 4):
 """
 
 
+@pytest.mark.slow
 def test_one_two_and_four_devices_give_the_same_numbers():
     output = subprocess.run(
         [sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, check=True

@@ -4,6 +4,8 @@ gymnax is imported where it is used: its import starts JAX's backends, and which
 to be said before (:func:`jaxrl.population.devices.configure`).
 """
 
+import dataclasses
+import importlib
 from typing import Any, NamedTuple
 
 import jax
@@ -55,8 +57,12 @@ class Environment:
     Environments of the same id and instance compare equal, so that one can be a static argument.
     """
 
-    def __init__(self, env_id: str, env: Any, params: Any) -> None:
+    def __init__(self, env_id: str, env: Any, params: Any, network: Any = None) -> None:
         """Adapts ``env`` with ``params``; ``env_id`` is what messages call it.
+
+        Args:
+            network: a flax module's class, for agents that learn here with none of jaxrl's; it has the
+                field ``num_actions``, and is told others of an agent's shape that it has.
 
         Raises:
             InputError: its actions are not discrete or its observations not an array.
@@ -77,7 +83,9 @@ class Environment:
         self.max_episode_steps = int(params.max_steps_in_episode)
         key = jax.random.key(0, impl="threefry2x32")
         observation, state = jax.eval_shape(lambda: self._env.reset(key, self._params))
+        self.observation_shape = tuple(observation.shape)
         self.observation_size = int(observation.size)
+        self.network = network
         # A reset gives Python numbers where a step gives arrays: a loop's carry needs one type.
         self._state_types = jax.eval_shape(
             lambda s: env.step(key, s, jnp.int32(0), params)[1], state
@@ -106,17 +114,56 @@ class Environment:
         return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, self._state_types)
 
 
-def make(env_id: str) -> Environment:
-    """The registered environment ``env_id``.
+def make(env_id: str, network: str | None = None) -> Environment:
+    """The registered environment ``env_id``, or where it is ``MODULE:NAME`` what that class or
+    function of no arguments gives: an environment after gymnax's pattern, whose ``default_params``
+    have ``max_steps_in_episode``.
+
+    Args:
+        network: ``MODULE:NAME`` of a flax module's class, see :class:`Environment`.
 
     Raises:
-        InputError: no such environment, or not one that a DQN can act in.
+        InputError: no such environment or network, or not one that a DQN can act in.
     """
     import gymnax
 
+    own = None if network is None else load_network(network)
+    if ":" in env_id:
+        try:
+            env = _imported(env_id)()
+            return Environment(env_id, env, env.default_params, own)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"the environment {env_id} cannot be used ({_said(error)}).") from None
     if env_id not in gymnax.registered_envs or env_id.startswith("MNIST"):  # it would download
         raise InputError.unknown("environment", env_id, WORKING)
-    return Environment(env_id, *gymnax.make(env_id))
+    env, params = gymnax.make(env_id)
+    return Environment(env_id, env, params, own)
+
+
+def load_network(name: str) -> Any:
+    """The flax module's class ``MODULE:NAME``; imports what it is told, so nobody else may say it.
+
+    Raises:
+        InputError: there is none, or it is something else.
+    """
+    try:
+        found = _imported(name)
+        if "num_actions" not in {field.name for field in dataclasses.fields(found)}:
+            raise TypeError("it has no field num_actions")
+        return found
+    except Exception as error:
+        raise InputError(f"the network {name} cannot be used ({_said(error)}).") from None
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def observation_statistics(

@@ -1,6 +1,8 @@
 """Q-networks: the definition, in flax, and the same function written for populations of small ones."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Shape
 
 
@@ -58,6 +61,58 @@ class QNetwork(nn.Module):
         """Action values ``[B, A]``, and what maps their cotangents to those of ``params``."""
         q, pullback = jax.vjp(lambda p: jnp.asarray(self.apply(p, observations)), params)
         return q, lambda dq: pullback(dq)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnNetwork:
+    """A user's flax module with parameters alone, from batches of observations in the environment's
+    own shape to action values ``[B, A]``."""
+
+    module: nn.Module
+    observation_shape: tuple[int, ...]
+
+    def init(self, key: jax.Array, observation: jax.Array) -> Any:
+        """Parameters for observations like this one, ``[O]``."""
+        return self.module.init(key, observation.reshape(1, *self.observation_shape))
+
+    def as_twin(self, params: Any) -> Any:
+        """``params`` as the module's variables, which they are."""
+        return params
+
+    def apply(self, params: Any, observation: jax.Array) -> jax.Array:
+        """Action values ``[..., A]`` of ``observation [..., O]``, with one leading axis at most."""
+        q = self.module.apply(params, observation.reshape(-1, *self.observation_shape))
+        return jnp.asarray(q).reshape(*observation.shape[:-1], -1)
+
+    def vjp(
+        self, params: Any, observations: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+        """Action values ``[B, A]``, and what maps their cotangents to those of ``params``."""
+        q, pullback = jax.vjp(lambda p: self.apply(p, observations), params)
+        return q, lambda dq: pullback(dq)[0]
+
+
+def network_of(shape: Shape, env: Environment) -> "OwnNetwork | FastQNetwork":
+    """What an agent of this shape learns with: the environment's own network, where it was given
+    one."""
+    if env.network is None:
+        return FastQNetwork(QNetwork.of(shape, env.num_actions))
+    given = {"num_actions": env.num_actions, **shape._asdict()}
+    fields = {field.name for field in dataclasses.fields(env.network)}
+    module = env.network(**{name: v for name, v in given.items() if name in fields})
+    return OwnNetwork(module, env.observation_shape)
+
+
+@functools.lru_cache(maxsize=1000)
+def parameter_count(shape: Shape, env: Environment) -> int:
+    """Parameters of a Q-network of this shape."""
+    if env.network is None:
+        widths = (env.observation_size, *shape.hidden_sizes)
+        heads = env.num_actions + int(shape.dueling)
+        return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
+    observation = jax.ShapeDtypeStruct((env.observation_size,), jnp.float32)
+    params = jax.eval_shape(network_of(shape, env).init, jax.random.key(0), observation)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 class Layer(NamedTuple):
@@ -160,6 +215,6 @@ class FastQNetwork:
         return {"q": self.twin.num_actions}
 
 
-Network = QNetwork | FastQNetwork
+Network = QNetwork | FastQNetwork | OwnNetwork
 """Has ``init(key, observation)``, ``apply(params, observation)`` and ``vjp(params, observations)``;
 :mod:`jaxrl.dqn.agent` asks for nothing else."""

@@ -1,7 +1,6 @@
 """The planner: groups agents into cohorts and tiles, and says what a sweep will take."""
 
 import dataclasses
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from jaxrl.dqn import replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Cadence, Configuration, Shape
+from jaxrl.dqn.networks import parameter_count
 from jaxrl.errors import InputError
 from jaxrl.population.devices import Hardware
 
@@ -179,13 +179,6 @@ def tile_width(shape: Shape, env: Environment, hardware: Hardware) -> int:
     if hardware.platform == "cpu" and parameter_count(shape, env) >= _LARGE_NETWORK:
         return 1
     return hardware.tile_width
-
-
-def parameter_count(shape: Shape, env: Environment) -> int:
-    """Parameters of a Q-network of this shape."""
-    widths = (env.observation_size, *shape.hidden_sizes)
-    heads = env.num_actions + int(shape.dueling)
-    return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
 
 
 # Measured on the CPU that benchmarks/results names, both cores at work: an environment step's fixed

@@ -21,7 +21,7 @@ from jaxrl.dqn import agent, replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.exploration import epsilon
 from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
-from jaxrl.dqn.networks import FastQNetwork, QNetwork
+from jaxrl.dqn.networks import FastQNetwork, OwnNetwork, network_of
 
 
 class Tile(NamedTuple):
@@ -82,8 +82,8 @@ class TileFunctions:
     final_episodes: int
 
     @property
-    def network(self) -> FastQNetwork:
-        return FastQNetwork(QNetwork.of(self.shape, self.env.num_actions))
+    def network(self) -> OwnNetwork | FastQNetwork:
+        return network_of(self.shape, self.env)
 
     def inputs(self) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, jax.ShapeDtypeStruct]:
         """Types of seeds, hyperparameters and a time."""

@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
 def _report(run_dir: pathlib.Path) -> pathlib.Path:
     sweep, directory = SoFar(run_dir), RunDirectory(run_dir)
     configure("cpu")  # the GPU may be training
-    env, history = environment.make(sweep.saved.spec.env), sweep.history
+    spec, history = sweep.saved.spec, sweep.history
+    env = environment.make(spec.env, spec.network)
     is_finished = sweep.status == "finished"
     conclusion = Conclusion(sweep.saved.spec, env, history.results, history.finalists, is_finished)
     try:

@@ -25,7 +25,7 @@ _REST = 30.0
 
 def write_report(sweep: SoFar, directory: RunDirectory, conclusion: Conclusion) -> None:
     """Writes what there is to say of a sweep that has ended, or is looked at in between."""
-    episodes = _of_winner(directory)
+    episodes = _of_winner(sweep, directory)
     is_drawn = episodes is not None and sweep.saved.spec.env == pole.ENVIRONMENT
     page = build(
         sweep,
@@ -45,10 +45,10 @@ def write_pictures(sweep: SoFar, directory: RunDirectory, conclusion: Conclusion
         directory.write(name, file.getvalue())
 
 
-def _of_winner(directory: RunDirectory) -> Episodes | None:
+def _of_winner(sweep: SoFar, directory: RunDirectory) -> Episodes | None:
     """Of the best policy that has been saved, where Gymnasium has its environment."""
     try:
-        return play(load_policy(directory.best / "1"), _EPISODES)
+        return play(load_policy(directory.best / "1", sweep.saved.spec.network), _EPISODES)
     except InputError:
         return None
 

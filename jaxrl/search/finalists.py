@@ -78,6 +78,8 @@ def reward_threshold(env_id: str) -> float | None:
     """From which mean return on Gymnasium calls an environment solved, if it says so."""
     import gymnasium
 
+    if ":" in env_id:  # a user's own, which Gymnasium would import
+        return None
     try:
         return gymnasium.spec(env_id).reward_threshold
     except gymnasium.error.Error:

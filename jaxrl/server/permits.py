@@ -14,14 +14,16 @@ _API = r"/(?:ajax-)?api/[23]\.0"
 _GET = (
     r"/|/version|/favicon\.ico|/get-artifact|"
     rf"{_API}/mlflow/(?:experiments/(?:get|get-by-name|search)|runs/get|artifacts/list|"
-    r"metrics/get-history(?:-bulk|-bulk-interval)?|users/current|server-info|ui-telemetry)|"
+    r"metrics/get-history(?:-bulk|-bulk-interval)?|users/current|server-info|ui-telemetry|"
+    r"registered-models/(?:get|alias|get-latest-versions)|model-versions/get(?:-download-uri)?)|"
     rf"{_API}/mlflow-artifacts/artifacts(?:/.*)?"
 )
 _POST = (
     rf"/graphql|{_API}/mlflow/(?:"
     r"experiments/(?:create|search|set-experiment-tag|search-datasets|update|delete|restore)|"
     r"runs/(?:create|search|update|log-batch|log-metric|log-parameter|set-tag|delete-tag|delete|"
-    r"restore)|logged-models/search)"
+    r"restore)|logged-models/search|registered-models/(?:create|get-latest-versions)|"
+    r"model-versions/create)"
 )
 _PERMITTED = {
     "GET": re.compile(_GET),
@@ -30,6 +32,8 @@ _PERMITTED = {
     "PUT": re.compile(rf"{_API}/mlflow-artifacts/artifacts/.+"),
 }
 _CREATION = re.compile(rf"{_API}/mlflow/experiments/create")
+_REGISTRATION = re.compile(rf"{_API}/mlflow/model-versions/create")
+_KEPT_HERE = "mlflow-artifacts:/"
 _ASSISTANT = re.compile(r"assistant", re.IGNORECASE)
 
 
@@ -44,18 +48,32 @@ def is_for_sweeps(method: str, path: str, body: bytes) -> bool:
     pattern = _PERMITTED.get(method)
     if pattern is None or not pattern.fullmatch(path):
         return False
-    return not (method == "POST" and _CREATION.fullmatch(path) and _names_a_place(body))
+    if method == "POST" and _CREATION.fullmatch(path):
+        return not _names_a_place(body)
+    if method == "POST" and _REGISTRATION.fullmatch(path):
+        return _is_kept_here(body)
+    return True
 
 
 def _names_a_place(body: bytes) -> bool:
     """Whether the creation of an experiment says where its files go; also where nobody can tell."""
+    names = {name.replace("_", "").lower() for name in _content(body) or {"artifact_location": ""}}
+    return "artifactlocation" in names
+
+
+def _is_kept_here(body: bytes) -> bool:
+    """Whether the files of a model that is registered are a run's, in the server's own store, where
+    MLflow's permissions hold, and not anywhere on its disk."""
+    source = (_content(body) or {}).get("source")
+    return isinstance(source, str) and source.startswith(_KEPT_HERE)
+
+
+def _content(body: bytes) -> dict[str, Any] | None:
+    """What a request says; None where nobody can tell."""
     try:
         content: Any = json.loads(body)
         while isinstance(content, str):  # as MLflow does, for old clients
             content = json.loads(content)
-        if not isinstance(content, dict):
-            return True
-        names = {name.replace("_", "").lower() for name in content}
+        return content if isinstance(content, dict) else None
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return True
-    return "artifactlocation" in names
+        return None

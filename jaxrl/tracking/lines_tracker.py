@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxrl.errors import InputError, brief
+from jaxrl.loader import Policy
 from jaxrl.tracking.projection import RunUpdate
 
 
@@ -39,7 +40,11 @@ class JsonLinesTracker:
         self._write(dataclasses.asdict(update))
 
     def attach(self, path: pathlib.Path) -> None:
-        self._write({"config": None, "artifact": path.name, "text": path.read_text()})
+        is_text = path.suffix in (".csv", ".json")
+        text = {"text": path.read_text()} if is_text else {"path": str(path)}
+        self._write({"config": None, "artifact": path.name, **text})
+
+    def keep(self, policy: Policy, name: str | None) -> None: ...
 
     def _write(self, content: dict[str, Any]) -> None:
         line = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n"
@@ -80,6 +85,8 @@ class ConsoleTracker:
 
     def attach(self, path: pathlib.Path) -> None:
         self._print(f"sweep: {path}")
+
+    def keep(self, policy: Policy, name: str | None) -> None: ...
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -1,28 +1,23 @@
 """MLflow: a parent run for the sweep, a nested run for each configuration."""
 
-import logging
-import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxrl.errors import InputError
+from jaxrl.loader import Policy
+from jaxrl.models import MODEL, write_model
 from jaxrl.search.table import format_cell
 from jaxrl.tracking import preflight
 from jaxrl.tracking.credentials import public_uri, take_credentials
+from jaxrl.tracking.mlflow_client import load_mlflow
 from jaxrl.tracking.preflight import Preflight, explain
 from jaxrl.tracking.projection import Description, RunUpdate
 from jaxrl.tracking.tracker import TrackerError
 
 T = TypeVar("T")
 
-# MLflow's own retries would hold a request for four minutes; the follower has its own.
-_CLIENT_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 _MAX_METRICS = 800  # of the 1,000 entities of a request, leaving room for params and tags
 _SWEEP_TAG, _CONFIG_TAG = "jaxrl.sweep", "jaxrl.config"
 
@@ -42,12 +37,7 @@ class MlflowTracker:
         tracking_uri: str | None,
         description: Description,
     ) -> None:
-        for name, value in _CLIENT_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        import mlflow  # slow to import, and needed only where something is tracked
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self._mlflow = mlflow
+        self._mlflow = mlflow = load_mlflow()
         self._client_uri = take_credentials(tracking_uri or mlflow.get_tracking_uri())
         self.uri = public_uri(self._client_uri)
         self.requests = 0
@@ -168,6 +158,34 @@ class MlflowTracker:
             if not self._found.takes_artifacts:
                 return
             self._ask(self._client.log_artifact, self._runs[None], str(path))
+
+    def keep(self, policy: Policy, name: str | None) -> str | None:
+        """Keeps a policy with the parent run as a model, and registers it; what it then is called."""
+        if None not in self._runs:
+            return None
+        self._connect()
+        if not self._found.takes_artifacts:
+            return None
+        parent = self._runs[None]
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / MODEL
+            write_model(policy, path)
+            self._ask(self._client.log_artifacts, parent, str(path), MODEL)
+        return None if name is None else self._register(parent, name)
+
+    def _register(self, run_id: str, name: str) -> str:
+        """A new version of the model ``name``, which is made where there is none."""
+        try:
+            self._ask(self._client.create_registered_model, name)
+        except self._mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        run = self._ask(self._client.get_run, run_id)
+        source = f"{run.info.artifact_uri}/{MODEL}"
+        version = self._ask(
+            self._client.create_model_version, name, source, run_id, await_creation_for=0
+        )
+        return f"models:/{name}/{version.version}"
 
     def _is_permanent(self, error: Any) -> bool:
         """Whether an exception of MLflow's is a refusal that stands. An answer over HTTP that is none

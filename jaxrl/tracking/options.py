@@ -3,7 +3,9 @@
 import argparse
 
 from jaxrl.errors import InputError
+from jaxrl.tracking.credentials import default_uri
 from jaxrl.tracking.selection import Choice
+from jaxrl.tracking.session import Tracking
 
 
 def add_tracking_options(parser: argparse._ActionsContainer) -> None:
@@ -19,10 +21,15 @@ def add_tracking_options(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="at most (no limit; 5,000 through ngrok)",
     )
+    parser.add_argument(
+        "--register",
+        metavar="NAME",
+        help="the best policy becomes a version of this model in MLflow's registry",
+    )
 
 
-def tracking_options(args: argparse.Namespace) -> tuple[str | None, int | None]:
-    """Which configurations get a run, and how many requests an hour a tracker is sent, where said.
+def tracking_options(args: argparse.Namespace, uri: str | None) -> Tracking:
+    """What was said of tracking to ``uri``.
 
     Raises:
         InputError: one of them cannot be used.
@@ -32,4 +39,9 @@ def tracking_options(args: argparse.Namespace) -> tuple[str | None, int | None]:
     per_hour: int | None = args.tracker_requests_per_hour
     if per_hour is not None and per_hour < 1:
         raise InputError(f"--tracker-requests-per-hour {per_hour}: give 1 or more.")
-    return args.track, per_hour
+    name: str | None = args.register
+    if name is not None and (not name.strip() or set(name) & set("/:@")):
+        raise InputError(f"--register {name!r}: give a name without /, : and @.")
+    if name is not None and (uri or default_uri() or "").startswith(("jsonl:", "console:")):
+        raise InputError(f"--register needs MLflow, and {uri or default_uri()} is none.")
+    return Tracking(uri, args.track, per_hour, name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from jaxrl.errors import InputError
+from jaxrl.policy import load_policy
 from jaxrl.rundir import RunDirectory
 from jaxrl.tracking.budget import Budget, default_requests_per_hour
 from jaxrl.tracking.credentials import default_uri
@@ -39,6 +40,8 @@ class Tracking:
     before, or all."""
     requests_per_hour: int | None = None
     """None for what the address suggests."""
+    register: str | None = None
+    """The name under which the winner becomes a model of MLflow's registry; None for none."""
 
 
 def open_tracker(uri: str | None, description: Description) -> Tracker:
@@ -65,6 +68,9 @@ class Session:
         per_hour = tracking.requests_per_hour or default_requests_per_hour(tracker.uri)
         self._budget = Budget(per_hour)
         self._track = tracking.track
+        self._register = tracking.register
+        self.registered: str | None = None
+        """The address of the winner in the registry."""
         self._description = description
         self.per_hour = per_hour
         self.follower: Follower
@@ -106,7 +112,7 @@ class Session:
         return self.finish(_LINE_SECONDS)
 
     def finish(self, timeout: float) -> bool:
-        """Drains the follower and attaches the results; whether everything has arrived."""
+        """Drains the follower, attaches the results and the winner; whether everything has arrived."""
         if not self.follower.finish(timeout):
             return False
         try:
@@ -114,6 +120,9 @@ class Session:
                 path = self._directory.path / name
                 if path.exists():
                     self.tracker.attach(path)
+            network = self._description.params.get("network")
+            if network is None and (winner := self._directory.best / "1").exists():
+                self.registered = self.tracker.keep(load_policy(winner), self._register)
         except Exception:  # whatever the client raises: the files are in the run directory
             return False
         return True

@@ -14,6 +14,8 @@ thread at a time, in the order of the journal, and:
   after an ``apply`` and given to the next tracker's :meth:`Tracker.go_on`, before anything else is
   asked of it. It may be older than what was applied, and may be empty.
 * :meth:`Tracker.attach` keeps a file with the parent run; a second time it replaces the first.
+* :meth:`Tracker.keep` does so with a policy, as a model to be used, and where it has a registry of such
+  models registers it there under a name; the address that it then has.
 * ``requests`` counts what was sent over a network, tries included.
 """
 
@@ -21,6 +23,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from jaxrl.loader import Policy
 from jaxrl.tracking.projection import RunUpdate
 
 
@@ -55,3 +58,5 @@ class Tracker(Protocol):
     def apply(self, update: RunUpdate) -> None: ...
 
     def attach(self, path: pathlib.Path) -> None: ...
+
+    def keep(self, policy: Policy, name: str | None) -> str | None: ...

@@ -1,0 +1,105 @@
+"""Sweeps from Python: what ``python -m jaxrl.sweep`` does, in a call.
+
+>>> from jaxrl import Space, SweepSpec, sweep
+>>> space = Space({"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "learning_starts": 100})
+>>> spec = SweepSpec(configs=4, steps=1_000, final_episodes=10, device="cpu")
+>>> found = sweep(spec, "runs/first", space=space)
+>>> len(found.results)
+4
+>>> found.policy().act([0.0, 0.0, 0.1, 0.0]) in (0, 1)
+True
+"""
+
+import dataclasses
+import pathlib
+import time
+
+import pandas as pd
+from rich.console import Console
+
+from jaxrl.loader import Policy
+from jaxrl.policy import load_policy
+from jaxrl.preparation import prepare
+from jaxrl.rundir import SPACE, RunDirectory
+from jaxrl.runner import begin, resume
+from jaxrl.saved import SavedSweep
+from jaxrl.search.space import Space
+from jaxrl.search.table import parse_cell
+from jaxrl.specification import SweepSpec
+from jaxrl.tracking.console import ConsoleDisplay
+from jaxrl.tracking.session import Tracking
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep that has been trained, or as far as it was."""
+
+    run_dir: pathlib.Path
+    status: str
+    """``finished`` or ``killed``."""
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """``results.csv``: a row for each agent."""
+        return _read(RunDirectory(self.run_dir).results)
+
+    @property
+    def finalists(self) -> pd.DataFrame:
+        """``finalists.csv``: the same on fresh seeds, where there are finalists."""
+        return _read(RunDirectory(self.run_dir).finalists)
+
+    @property
+    def report(self) -> pathlib.Path:
+        """A page that shows it."""
+        return RunDirectory(self.run_dir).report
+
+    def policy(self, rank: int = 1) -> Policy:
+        """One of its best policies.
+
+        Raises:
+            InputError: it has none of that rank.
+        """
+        return load_policy(RunDirectory(self.run_dir).best / str(rank))
+
+
+def sweep(
+    spec: SweepSpec = SweepSpec(),
+    run_dir: str | pathlib.Path | None = None,
+    *,
+    space: Space | None = None,
+    tracking: Tracking | None = None,
+    experiment: str = "jaxrl",
+    quiet: bool = True,
+) -> Sweep:
+    """Trains a sweep into a new ``run_dir``; where that holds this sweep already, goes on with it.
+
+    Args:
+        run_dir: None for a name of the time.
+        space: instead of the one that ``spec`` names.
+        tracking: where to, for instance ``Tracking("sqlite:///mlflow.db")``; None for nowhere.
+        quiet: whether nothing is printed.
+
+    Raises:
+        InputError: something in it cannot be used, or another sweep is there; nothing was trained.
+        SweepError: it cannot go on; what was done can be resumed.
+    """
+    path = pathlib.Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    if space is not None:
+        spec = dataclasses.replace(spec, space=str(path / SPACE))
+    console = Console(quiet=quiet)
+    if path.exists():
+        saved = SavedSweep.read(path)
+        saved.refuse_other({**dataclasses.asdict(spec), "experiment": experiment})
+        prepared = saved.prepare()
+        display = ConsoleDisplay(console, prepared.warnings)
+        outcome = resume(saved, prepared, display=display, tracking=tracking)
+    else:
+        prepared = prepare(spec, space)
+        display = ConsoleDisplay(console, prepared.warnings)
+        outcome = begin(prepared, path, display=display, tracking=tracking, experiment=experiment)
+    return Sweep(path, outcome.status)
+
+
+def _read(path: pathlib.Path) -> pd.DataFrame:
+    """A table as it was written: lists as lists, infinities as such."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).map(parse_cell)
