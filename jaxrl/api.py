@@ -17,6 +17,7 @@ import time
 import pandas as pd
 from rich.console import Console
 
+from jaxrl.errors import InputError
 from jaxrl.loader import Policy
 from jaxrl.policy import load_policy
 from jaxrl.preparation import prepare
@@ -83,6 +84,9 @@ def sweep(
         InputError: something in it cannot be used, or another sweep is there; nothing was trained.
         SweepError: it cannot go on; what was done can be resumed.
     """
+    for value, kind in ((spec, SweepSpec), (space, Space), (tracking, Tracking)):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"sweep() takes a {kind.__name__}, and got {value!r}.")
     path = pathlib.Path(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     if space is not None:
         spec = dataclasses.replace(spec, space=str(path / SPACE))
@@ -90,6 +94,8 @@ def sweep(
     if path.exists():
         saved = SavedSweep.read(path)
         saved.refuse_other({**dataclasses.asdict(spec), "experiment": experiment})
+        if space is not None and space.fix(spec.fixed) != saved.space:
+            raise InputError(f"{path} holds a sweep of another space: give another run_dir.")
         prepared = saved.prepare()
         display = ConsoleDisplay(console, prepared.warnings)
         outcome = resume(saved, prepared, display=display, tracking=tracking)

@@ -35,8 +35,7 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._released = threading.Event()
         self._trouble: str | None = None
-        holder = _read(self._path)
-        if holder is not None and _is_alive(self._path, holder):
+        if is_held(directory) and (holder := _read(self._path)):
             raise InputError(
                 f"process {holder['pid']} on {holder['host']} works on {directory}: stop it first, or "
                 "wait until it has ended."
@@ -90,6 +89,12 @@ class Lease:
             "beat": time.time(),
         }
         write_whole(self._path, json.dumps(holder).encode(), f".{self._token}.part")
+
+
+def is_held(directory: pathlib.Path) -> bool:
+    """Whether a process works on a run directory; of one elsewhere it takes a while to tell."""
+    holder = _read(directory / NAME)
+    return holder is not None and _is_alive(directory / NAME, holder)
 
 
 def _read(path: pathlib.Path) -> dict | None:

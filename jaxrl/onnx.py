@@ -50,7 +50,8 @@ def write_onnx(policy: Policy, path: pathlib.Path) -> str:
         )
     write_whole(path, content)
     same = int((actions == q_values.argmax(axis=1)).sum())
-    return f"{same:,} of {_CHECKED:,} actions are the same, the others ties to rounding"
+    others = ", the others ties to rounding" if same < _CHECKED else ""
+    return f"{same:,} of {_CHECKED:,} actions are the same{others}"
 
 
 def _model(onnx: Any, policy: Policy) -> Any:

@@ -31,11 +31,14 @@ def load_policy(directory: str | pathlib.Path, network: str | None = None) -> Po
         raise InputError(f"no usable policy in {directory} ({reason}).") from None
     if policy.network == network:
         return policy if network is None else _OwnPolicy.of(policy)
-    known = "jaxrl's own" if policy.network is None else repr(policy.network)
     told = "none was named" if network is None else f"{network!r} was named"
+    if policy.network is None:
+        raise InputError(
+            f"the policy in {directory} has jaxrl's network, and {told}: leave it out."
+        )
     raise InputError(
-        f"the network of the policy in {directory} is {known}, and {told}: name it (--network), if you "
-        "trust its code."
+        f"the network of the policy in {directory} is {policy.network!r}, and {told}: name it "
+        "(--network), if you trust its code."
     )
 
 

@@ -3,6 +3,7 @@
 It is the whole truth of a sweep. Files that change are written beside their name and renamed.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -34,9 +35,14 @@ def write_whole(
     """
     part = path.with_name(path.name + suffix)
     part.unlink(missing_ok=True)  # what a process that was killed left has its own permissions
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-    os.replace(part, path)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 class RunDirectory:

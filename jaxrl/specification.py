@@ -12,6 +12,9 @@ from jaxrl.search.allowance import OFFERING, Allowance
 from jaxrl.search.models import MODELS
 from jaxrl.search.parameters import check_seed
 from jaxrl.search.pbt import FEWEST
+from jaxrl.search.pruners import PRUNERS
+from jaxrl.search.results import AVERAGES, SELECTIONS
+from jaxrl.search.study import SAMPLER_NAMES
 from jaxrl.search.table import format_cell
 
 FINALIST_EPISODES = 1_000
@@ -22,6 +25,16 @@ _LEAST = {
     **dict.fromkeys(("configs", "seeds", "final_seeds"), 1),
     **dict.fromkeys(("steps", "eval_episodes", "final_episodes"), 1),
     **dict.fromkeys(("verify", "finalists"), 0),
+}
+_KINDS: dict[str, Any] = {
+    **{str(kind): kind for kind in (int, str, bool)},
+    **{str(int | None): int, str(str | None): str},
+    **{str(float | None): (int, float)},
+}
+"""By a field's type what its value may be an instance of; a number is no truth value."""
+_CHOICES = {
+    **{"sampler": SAMPLER_NAMES, "pruner": tuple(PRUNERS), "select": tuple(SELECTIONS)},
+    **{"rank_by": tuple(AVERAGES), "device": ("auto", "cpu", "gpu")},
 }
 _LEARNED_IN, _LARGEST_LEARNED = 8, 64
 """Generations, by default, of a sampler that learns, and the most configurations of one."""
@@ -65,6 +78,7 @@ class SweepSpec:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
@@ -96,6 +110,21 @@ class SweepSpec:
         if self.eval_every is not None and self.eval_every < 1:
             raise InputError(f"eval_every is {self.eval_every}; it must be 1 or more.")
         check_seed(self.seed)
+
+    def _check_kinds(self) -> None:
+        """Of what the command line's own types and choices would refuse."""
+        for field in dataclasses.fields(self):
+            value, kinds = getattr(self, field.name), _KINDS.get(str(field.type))
+            if value is None and "None" in str(field.type):
+                continue
+            is_number = kinds is not bool
+            if kinds and (not isinstance(value, kinds) or (is_number and isinstance(value, bool))):
+                raise InputError(f"{field.name} is {value!r}; it must be of type {field.type}.")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in (None, *known):
+                raise InputError.unknown(name, str(getattr(self, name)), known)
+        if self.stop_at is not None and not math.isfinite(self.stop_at):
+            raise InputError(f"stop_at is {self.stop_at}; it must be a finite number.")
 
     def _check_budget(self) -> None:
         given = self.budget_seconds

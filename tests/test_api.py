@@ -1,6 +1,7 @@
 """What the commands do, from Python: the documented examples, and an environment of one's own."""
 
 import doctest
+import math
 import pathlib
 import subprocess
 import sys
@@ -51,6 +52,9 @@ def test_it_is_the_sweep_of_the_command(tmp_path):
     assert again.status == "finished"
     with pytest.raises(InputError, match="another specification"):
         sweep(SweepSpec(configs=4, seed=7, **TINY), tmp_path / "called", space=space)
+    other = Space({"gamma": 0.9})
+    with pytest.raises(InputError, match="a sweep of another space"):
+        sweep(SweepSpec(configs=3, seed=7, **TINY), tmp_path / "called", space=other)
 
 
 ENVIRONMENT = (
@@ -114,6 +118,27 @@ def test_an_environment_that_is_none_is_refused(env, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"select": "worst"}, {"rank_by": "median"}, {"pruner": "half"}, {"device": "tpu"}),
+        *({"configs": "8"}, {"configs": 8.5}, {"budget_seconds": "10"}, {"verify": True}),
+        *({"stop_at": math.nan}, {"pbt": "no"}, {"env": 3}),
+    ],
+    ids=str,
+)
+def test_a_specification_is_checked_as_the_command_line_is(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        SweepSpec(**wrong)
+
+
+def test_what_is_given_must_be_of_its_kind(tmp_path):
+    for given in ({"space": "cartpole"}, {"tracking": "sqlite:///mlflow.db"}):
+        with pytest.raises(InputError, match=r"sweep\(\) takes a"):
+            sweep(SweepSpec(configs=1, **TINY), tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
 def readme_example(start):
     """The README's block of Python that begins so."""
     text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
@@ -140,14 +165,28 @@ def test_a_network_of_ones_own_is_trained_and_saved(tmp_path, monkeypatch):
             load_policy(best, told)
 
 
+SEVEN = """
+import flax.linen as nn
+
+class Seven(nn.Module):
+    num_actions: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(7)(x)
+"""
+
+
 @pytest.mark.parametrize(
-    "network", ["looking:Nothing", "nowhere:Net", "json:loads", "flax.linen:Dense"]
+    "network", ["looking:Nothing", "nowhere:Net", "json:loads", "flax.linen:Dense", "looking:Seven"]
 )
 def test_a_network_that_is_none_is_refused(network, tmp_path, monkeypatch):
-    (tmp_path / "looking.py").write_text("")
+    (tmp_path / "looking.py").write_text(SEVEN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "looking", raising=False)
     with pytest.raises(InputError, match="cannot be used"):
         sweep(SweepSpec(configs=1, network=network, **TINY), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_readmes_call_runs(tmp_path, monkeypatch):

@@ -36,6 +36,18 @@ def test_a_row_for_each_agent_and_evaluation(run_dir):
     assert (table["time"] > pandas.Timestamp("2026-01-01", tz="UTC")).all()
 
 
+def test_a_search_has_rungs_and_generations_and_all_their_agents_are_in_it(run_dir):
+    journal = Journal(run_dir / "journal")
+    journal.append("evaluation", step=10, agents=[0, 1, 2], metrics={"loss": [1.0, 2.0, 3.0]})
+    journal.append("rung", step=10, agents=[1])
+    journal.append("generation", first=3, configs=[2, 0], seeds=[7, 9])
+    journal.append("evaluation", step=10, agents=[4, 3], metrics={"loss": [4.0, 5.0]})
+    journal.append("finalists", rows=[])
+    table = read_journal(run_dir)
+    assert table[["config", "seed"]].values.tolist()[3:] == [[0, 9], [2, 7]]
+    assert table["loss"].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_torn_tail_is_read_past(run_dir):
     journal = Journal(run_dir / "journal")
     journal.append("evaluation", step=10, agents=[0], metrics={"loss": [0.5]})

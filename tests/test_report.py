@@ -11,6 +11,7 @@ import pytest
 from browser import chromium, needs_chromium
 from run_dirs import rows
 
+from jaxrl.lease import Lease
 from jaxrl.preparation import describe, prepare
 from jaxrl.report import figures, page, writer
 from jaxrl.report.__main__ import main as report
@@ -67,7 +68,8 @@ def test_its_leaderboard_begins_with_the_winner_on_fresh_seeds(searched):
     first = table.split("<tr>")[2]
     cells = [cell.split("<")[0] for cell in first.split("<td>")[1:]]
     assert cells[:2] == ["1", str(winner["config"])]
-    assert cells[4].startswith(f"{winner['fresh_iqm']:.1f} [")
+    assert cells[3:5] == ["1", "finished"]
+    assert cells[5].startswith(f"{winner['fresh_iqm']:.1f} [")
 
 
 def test_its_pictures_show_all_there_is(searched):
@@ -100,6 +102,12 @@ def test_before_anything_is_known_there_is_a_page_that_looks_again(tmp_path):
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     (tmp_path / "journal").mkdir()
     assert report([str(tmp_path)]) == 0
+    text = (tmp_path / "report.html").read_text()
+    assert "killed after 0 s" in text  # since nobody works on it
+    assert f"--resume {tmp_path}" in text
+    holder = Lease(tmp_path)
+    assert report([str(tmp_path)]) == 0
+    holder.release()
     text = (tmp_path / "report.html").read_text()
     assert "running for 0 s, 0% done" in text
     assert 'http-equiv="refresh"' in text

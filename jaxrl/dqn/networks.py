@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Shape
+from jaxrl.errors import InputError
 
 
 def _uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
@@ -110,9 +111,24 @@ def parameter_count(shape: Shape, env: Environment) -> int:
         widths = (env.observation_size, *shape.hidden_sizes)
         heads = env.num_actions + int(shape.dueling)
         return sum((a + 1) * b for a, b in itertools.pairwise((*widths, heads)))
-    observation = jax.ShapeDtypeStruct((env.observation_size,), jnp.float32)
-    params = jax.eval_shape(network_of(shape, env).init, jax.random.key(0), observation)
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return sum(leaf.size for leaf in jax.tree.leaves(_own_parameters(shape, env)))
+
+
+def _own_parameters(shape: Shape, env: Environment) -> Any:
+    """Shapes of a user's parameters; raises ``InputError`` where it is no Q-network here."""
+    network: Any = network_of(shape, env)
+    rows = jax.ShapeDtypeStruct((2, env.observation_size), jnp.float32)
+    try:
+        params = jax.eval_shape(lambda key, x: network.init(key, x[0]), jax.random.key(0), rows)
+        q = jax.eval_shape(network.apply, params, rows)
+        if set(params) != {"params"}:
+            raise TypeError(f"it has {', '.join(params)}, not parameters alone")
+        if q.shape != (2, env.num_actions):
+            raise TypeError(f"of two observations it gives {q.shape}, not (2, {env.num_actions})")
+    except Exception as error:  # whatever a user's code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"the network {env.network.__name__} cannot be used ({reason}).") from None
+    return params
 
 
 class Layer(NamedTuple):

@@ -9,6 +9,7 @@ from jaxrl.command import Parser, say_error
 from jaxrl.conclusion import Conclusion
 from jaxrl.dqn import environment
 from jaxrl.errors import InputError
+from jaxrl.lease import is_held
 from jaxrl.population.devices import configure
 from jaxrl.report.data import SoFar
 from jaxrl.report.writer import write_pictures, write_report
@@ -26,6 +27,8 @@ def _report(run_dir: pathlib.Path) -> pathlib.Path:
     configure("cpu")  # the GPU may be training
     spec, history = sweep.saved.spec, sweep.history
     env = environment.make(spec.env, spec.network)
+    if sweep.status is None and not is_held(run_dir):
+        sweep.status = "killed"  # and could not say so any more
     is_finished = sweep.status == "finished"
     conclusion = Conclusion(sweep.saved.spec, env, history.results, history.finalists, is_finished)
     try:

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.report.data import SoFar
 from jaxrl.search.cost import Cost
 from jaxrl.search.finalists import Finalist
-from jaxrl.search.results import Result
+from jaxrl.search.results import Result, varying
 from jaxrl.search.table import format_cell
 
 Figure = dict[str, Any]
@@ -21,12 +20,6 @@ _BINS = 80
 _LOGARITHMIC = 30.0
 """From which ratio of the largest to the smallest value on an axis is logarithmic."""
 _FAINT, _BAND, _LINE, _STOPPED = "#94a3b8", "rgba(59,130,246,0.22)", "#2563eb", "#d97706"
-
-
-def varying(results: Sequence[Result]) -> list[str]:
-    """The hyperparameters in which configurations differ."""
-    rows = [result.agent.configuration for result in results]
-    return [name for name in NAMES if len({format_cell(getattr(row, name)) for row in rows}) > 1]
 
 
 def described(result: Result, names: Sequence[str]) -> str:

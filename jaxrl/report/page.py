@@ -5,6 +5,7 @@ import html
 import importlib.resources
 import json
 import math
+import shlex
 import string
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from jaxrl.report import figures
 from jaxrl.report.data import SoFar
 from jaxrl.report.figures import Figure
 from jaxrl.search.finalists import interval
+from jaxrl.search.generation import SEARCH
+from jaxrl.search.results import Result, varying
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.delivery import deliveries
 
@@ -64,7 +67,7 @@ def build(
         percent=f"{100 * sweep.fraction:.0f}",
         refresh="" if sweep.status else f'<meta http-equiv="refresh" content="{_REFRESH_SECONDS}">',
         sections="\n".join(sections),
-        command=html.escape(sweep.saved.spec.command()),
+        command=html.escape(_commands(sweep)),
         plotly=_plotly(),
         figures=_json(pictures),
         episode=_json(poles),
@@ -115,8 +118,7 @@ def _facts(sweep: SoFar) -> str:
         "trained": f"{configs:,} configurations, {len(results):,} agents of {spec.steps:,} steps in "
         f"{spec.env}",
         "agents": ", ".join(f"{count:,} {status}" for status, count in counts.items()),
-        "search": f"{spec.space if spec.config_table is None else spec.config_table}, sampler "
-        f"{spec.sampler}, {len(sweep.history.generations):,} generations, pruner {spec.pruner}",
+        "search": _how(sweep),
         "device": saved.device,
         "versions": ", ".join(f"{name} {v}" for name, v in saved.versions.items() if v),
     }
@@ -125,26 +127,68 @@ def _facts(sweep: SoFar) -> str:
     )
 
 
+def _commands(sweep: SoFar) -> str:
+    repeat = sweep.saved.spec.command()
+    if sweep.status in (None, "finished"):
+        return repeat
+    go_on = shlex.join(["python", "-m", "jaxrl.sweep", "--resume", str(sweep.run_dir)])
+    return f"{repeat}\n\n# or, to go on with this one:\n{go_on}"
+
+
+def _how(sweep: SoFar) -> str:
+    """How it was searched."""
+    spec = sweep.saved.spec
+    count = sum(generation.stage == SEARCH for generation in sweep.history.generations)
+    parts = [spec.config_table] if spec.config_table else [spec.space, f"sampler {spec.sampler}"]
+    parts.append(f"{count:,} generation{'' if count == 1 else 's'}")
+    if spec.pbt:
+        parts.append(f"population based training every {spec.exploit_every:,} steps")
+    elif spec.pruner != "none":
+        parts.append(f"pruner {spec.pruner}")
+    if spec.verify:
+        parts.append(f"the best {spec.verify} of each verified")
+    return ", ".join(parts)
+
+
 def _leaderboard(sweep: SoFar, conclusion: Conclusion) -> str:
     results = sweep.history.results
     fresh = {finalist.config: finalist for finalist in conclusion.finalists}
     ranking = results.ranking() if sweep.status else results.latest_ranking()
     ranking = [*fresh, *(config for config in ranking if config not in fresh)][:_ROWS]
-    names = figures.varying([results.seeds(config)[0] for config in ranking])
-    head = ["", "config", "score", "seeds"]
+    names = varying([results.seeds(config)[0] for config in ranking])
+    head = ["", "config", "score", "seeds", "status"]
     head += ["on fresh seeds", "solve it", "flattered by"] if fresh else []
     rows, scores = [[*head, *names]], _scores(sweep)
     for rank, config in enumerate(ranking, 1):
         seeds = results.seeds(config)
         score = _number(scores[config]) + _interval([results.score(result) for result in seeds])
-        row = [str(rank), str(config), score, str(len(seeds))]
+        if math.isnan(results.average(config)):
+            score = f"({score})"
+        row = [str(rank), str(config), score, str(len(seeds)), _state(sweep, seeds)]
         if fresh:
             row += _fresh_cells(fresh.get(config))
         configuration = seeds[0].agent.configuration
         rows.append(row + [_cell(getattr(configuration, name)) for name in names])
+    unlike = len({len(results.seeds(config)) for config in ranking}) > 1
+    notes = ["Where some have more seeds than others, an average counts less a standard error."]
+    notes = notes if unlike else []
+    if any(math.isnan(results.average(config)) for config in ranking):
+        notes.append(
+            "In brackets: the latest evaluation of those that were not trained to their end."
+        )
     more = len({result.config for result in results.of_agent}) - len(ranking)
-    note = f'<p class="soft">{more:,} more are in results.csv.</p>' if more else ""
-    return f"<h2>Leaderboard</h2>{''.join(_table(rows))}{note}"
+    if more:
+        notes.append(f"{more:,} more are in results.csv.")
+    return f'<h2>Leaderboard</h2>{"".join(_table(rows))}<p class="soft">{" ".join(notes)}</p>'
+
+
+def _state(sweep: SoFar, seeds: Sequence[Result]) -> str:
+    """What has become of a configuration."""
+    states = {result.status for result in seeds}
+    last = seeds[0].env_steps
+    if states == {"killed"}:
+        return f"at {last:,}" if sweep.status is None else f"killed at {last:,}"
+    return f"stopped at {last:,}" if states == {"pruned"} else ", ".join(sorted(states))
 
 
 def _fresh_cells(finalist: Any) -> list[str]:

@@ -271,6 +271,12 @@ class Results:
         return math.inf if math.isnan(average) else -average
 
 
+def varying(results: Iterable[Result]) -> list[str]:
+    """The hyperparameters in which their configurations differ."""
+    configurations = {result.agent.configuration for result in results}
+    return [name for name in NAMES if len({getattr(c, name) for c in configurations}) > 1]
+
+
 def interquartile_mean(values: Iterable[float]) -> float:
     """Mean of the middle half of ``values`` (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264):
     a quarter of them, rounded down, is cut off at each end."""

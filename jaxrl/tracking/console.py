@@ -14,11 +14,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.population.plan import Plan
 from jaxrl.population.report import Report
 from jaxrl.search.finalists import Finalist
-from jaxrl.search.results import Results
+from jaxrl.search.results import Results, varying
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.follower import Follower
 
@@ -188,15 +187,19 @@ def say(console: Console, text: str) -> None:
 def best_table(results: Results, ranking: Sequence[int], score: str) -> Table:
     """The first configurations of ``ranking`` with their ``score`` and what they differ in."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "config", score.removesuffix("_mean"), "train_return"):
+    has_seeds = len({len(results.seeds(config)) for config in ranking}) > 1
+    columns = ("rank", "config", score.removesuffix("_mean"), "train_return")
+    for name in (*columns, "seeds") if has_seeds else columns:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("hyperparameters that vary", overflow="fold")
-    varying = varying_names(results)
+    names = varying(results.of_agent)
     for rank, config in enumerate(ranking[:_BEST_SHOWN], start=1):
         means = [results.mean(config, name) for name in (score, "train_return_mean")]
         row = results.seeds(config)[0].row
-        values = " ".join(f"{name}={format_value(row[name])}" for name in varying)
-        table.add_row(str(rank), str(config), *(f"{mean:.1f}" for mean in means), values)
+        values = " ".join(f"{name}={format_value(row[name])}" for name in names)
+        seeds = [str(len(results.seeds(config)))] if has_seeds else []
+        shown = (f"{mean:.1f}" if math.isfinite(mean) else "–" for mean in means)
+        table.add_row(str(rank), str(config), *shown, *seeds, values)
     return table
 
 
@@ -221,12 +224,6 @@ def finalists_table(finalists: Sequence[Finalist]) -> Table:
         row = (*numbers, interval, f"{f.fresh_mean:.1f}", solved, f"{f.flattery:.1f}")
         table.add_row(str(rank), str(f.config), *row)
     return table
-
-
-def varying_names(results: Results) -> list[str]:
-    """The hyperparameters in which the configurations of a sweep differ."""
-    configurations = {result.agent.configuration for result in results.of_agent}
-    return [name for name in NAMES if len({getattr(c, name) for c in configurations}) > 1]
 
 
 def format_value(value: object) -> str:

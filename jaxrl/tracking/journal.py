@@ -82,9 +82,12 @@ def read(
                     break
                 offset += len(line)
                 try:
-                    yield json.loads(line), Position(number, offset)
-                except ValueError:
-                    continue  # a torn line that a later append completed
+                    record = json.loads(line)
+                    is_whole = "kind" in record and "time" in record
+                except (ValueError, TypeError):
+                    is_whole = False  # a torn line that a later append completed
+                if is_whole:
+                    yield record, Position(number, offset)
 
 
 def has_ended(directory: pathlib.Path) -> bool:

@@ -67,6 +67,8 @@ class Session:
         self.tracker = tracker
         per_hour = tracking.requests_per_hour or default_requests_per_hour(tracker.uri)
         self._budget = Budget(per_hour)
+        if tracking.register is not None and description.params.get("network") is not None:
+            raise InputError("--register keeps models with jaxrl's own networks: leave it out.")
         self._track = tracking.track
         self._register = tracking.register
         self.registered: str | None = None
