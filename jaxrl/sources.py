@@ -31,8 +31,17 @@ def find_policy(source: str, rank: int = 1, network: str | None = None) -> Polic
         with tempfile.TemporaryDirectory() as folder:
             return load_policy(_downloaded(source, pathlib.Path(folder)), network)
     path = pathlib.Path(source)
-    is_policy = (path / DESCRIPTION).exists()
-    return load_policy(path if is_policy else path / "best" / str(rank), network)
+    if (path / DESCRIPTION).exists():
+        return load_policy(path, network)
+    best = path / "best"
+    ranks = sorted(int(p.name) for p in best.glob("*") if p.name.isdigit())
+    if not ranks:
+        what = "it has no policy yet" if path.is_dir() else "it is not there"
+        raise InputError(f"no usable policy in {source}: {what}.")
+    if rank not in ranks:
+        known = f"{ranks[0]} to {ranks[-1]}"
+        raise InputError(f"no usable policy of rank {rank} in {source}: it has {known}.")
+    return load_policy(best / str(rank), network)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

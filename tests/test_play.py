@@ -106,7 +106,7 @@ def test_the_command_writes_a_film_and_one_line(run_dir, tmp_path, capsys):
     [
         (["--episodes", "0"], "--episodes 0"),
         (["--seed", "-1"], "--seed -1"),
-        (["--rank", "9"], "no usable policy"),
+        (["--rank", "9"], "it has 1 to 2"),
         (["--gif", "/nowhere/pole.gif"], "--gif /nowhere/pole.gif"),
     ],
 )
@@ -115,3 +115,9 @@ def test_what_cannot_be_done_is_one_line(run_dir, options, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_where_no_policy_is_that_is_said(tmp_path, capsys):
+    for source, said in ((tmp_path, "no policy yet"), (tmp_path / "nowhere", "is not there")):
+        assert main([str(source)]) == 2
+        assert said in capsys.readouterr().err

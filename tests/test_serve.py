@@ -2,13 +2,16 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
+import os
 import pathlib
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.parse
 
 import mlflow
@@ -20,6 +23,7 @@ from mlflow_behind_tunnel import served
 from mlflow_server import free_port
 
 from jaxrl.serve import main as serve
+from jaxrl.server.interrupts import check, interruptible
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.credentials import forget_credentials
 
@@ -348,3 +352,15 @@ def test_accounts_that_cannot_be_read_are_said(tmp_path, capsys):
     (tmp_path / "accounts.json").write_text(json.dumps({"owner": {}}))
     assert serve(["--tunnel", "none", "--dir", str(tmp_path)]) == 2
     assert "accounts.json cannot be read" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_was_swallowed_is_raised_again():
+    with interruptible():
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    with interruptible():
+        check()

@@ -10,13 +10,23 @@ from jaxrl.signals import handled_by
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _deferred = False
 _pending = False
+_asked = False
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Each of the signals raises ``KeyboardInterrupt`` in the main thread."""
+    global _asked
+    _asked = False
     with handled_by(_interrupt, _SIGNALS):
         yield
+
+
+def check() -> None:
+    """Raises ``KeyboardInterrupt`` once more where one was raised and lost: in a finaliser, say, Python
+    swallows what is raised. For loops that wait."""
+    if _asked:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -40,7 +50,8 @@ def ignored() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _pending
+    global _asked, _pending
+    _asked = True
     if not _deferred:
         raise KeyboardInterrupt
     _pending = True

@@ -25,7 +25,7 @@ from packaging.version import Version
 from jaxrl import child
 from jaxrl.errors import InputError, ServeError
 from jaxrl.server.accounts import Account, Accounts, write_private
-from jaxrl.server.interrupts import deferred
+from jaxrl.server.interrupts import check, deferred
 
 OLDEST_MLFLOW = Version("3.16.1")
 """Older ones let some requests pass without a login (CVE-2026-2652, CVE-2026-0545), or have a default
@@ -179,6 +179,7 @@ class MlflowServer:
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
+            check()
             if not self.is_running:
                 raise ServeError(f"MLflow did not start: {self.last_words()} (see {self.log}).")
             with contextlib.suppress(requests.RequestException):

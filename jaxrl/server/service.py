@@ -11,6 +11,7 @@ from jaxrl.errors import InputError, ServeError
 from jaxrl.ngrok_errors import TOKEN_PAGE
 from jaxrl.server.accounts import NAME as ACCOUNTS
 from jaxrl.server.accounts import Accounts, write_private
+from jaxrl.server.interrupts import check
 from jaxrl.server.process import MlflowServer, free_port
 from jaxrl.server.reach import LOOPBACK, Reach, with_scheme
 from jaxrl.tunnel import TOKEN_VARIABLE, NgrokTunnel, has_configured_token
@@ -103,6 +104,7 @@ class Service:
         """Keeps the tunnel open until something is beyond help."""
         while True:
             time.sleep(_WATCH_SECONDS)
+            check()
             self._look_after_server()
             if self._tunnel is not None and not self._tunnel.is_open:
                 self._reopen(self._tunnel)
@@ -142,6 +144,7 @@ class Service:
         before, pause, said = tunnel.url, _WATCH_SECONDS, ""
         _say("the tunnel is gone: opening it again")
         while True:
+            check()
             tunnel.close()
             try:
                 url = self._open(tunnel)
