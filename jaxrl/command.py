@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from jaxrl.errors import InputError, without_secrets
@@ -12,6 +13,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (--help lists the options)")
+
+
+def print_result(action: Callable[[], str]) -> int:
+    """Prints what ``action`` gives, or why it gives nothing; a command's exit code."""
+    try:
+        print(action())
+    except InputError as error:
+        return say_error(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def say_error(error: Exception) -> int:

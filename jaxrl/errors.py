@@ -32,6 +32,11 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?<=://)(?!USER:PASSWORD@)\S*@", "***@", text)
 
 
+def named(error: BaseException) -> str:
+    """An exception's type and all that it says, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def brief(error: BaseException) -> str:
     """What an exception says, in one short line: of a failed connection, the system's reason."""
     text = without_secrets(" ".join(str(error).split()))

@@ -9,7 +9,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxrl.command import Parser, say_error
+from jaxrl.command import Parser, print_result
 from jaxrl.errors import InputError
 from jaxrl.models import write_model
 from jaxrl.onnx import write_onnx
@@ -50,13 +50,7 @@ def _export(args: argparse.Namespace) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
-        print("\n".join(_export(_parser().parse_args(argv))))
-    except InputError as error:
-        return say_error(error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return print_result(lambda: "\n".join(_export(_parser().parse_args(argv))))
 
 
 if __name__ == "__main__":

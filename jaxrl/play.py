@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxrl.command import Parser, say_error
+from jaxrl.command import Parser, print_result
 from jaxrl.episodes import BACKENDS, Episodes
 from jaxrl.errors import InputError
 from jaxrl.report.pole import ENVIRONMENT as DRAWN
@@ -48,13 +48,7 @@ def _play(args: argparse.Namespace) -> Episodes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
-        print(_play(_parser().parse_args(argv)).describe())
-    except InputError as error:
-        return say_error(error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return print_result(lambda: _play(_parser().parse_args(argv)).describe())
 
 
 if __name__ == "__main__":

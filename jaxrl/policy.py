@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, named
 from jaxrl.loader import Policy, load
 from jaxrl.search.parameters import check_seed
 from jaxrl.search.schedule import to_agent, to_values
@@ -27,8 +27,7 @@ def load_policy(directory: str | pathlib.Path, network: str | None = None) -> Po
         agent = to_agent(policy.configuration, check_seed(policy.seed), 1)
         policy = dataclasses.replace(policy, configuration=to_values(agent), seed=agent.seed)
     except Exception as error:  # whatever there is to be read, whoever wrote it
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"no usable policy in {directory} ({reason}).") from None
+        raise InputError(f"no usable policy in {directory} ({named(error)}).") from None
     if policy.network == network:
         return policy if network is None else _OwnPolicy.of(policy)
     told = "none was named" if network is None else f"{network!r} was named"

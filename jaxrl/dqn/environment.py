@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, named
 
 WORKING = (
     "CartPole-v1",
@@ -127,7 +127,7 @@ def make(env_id: str, network: str | None = None) -> Environment:
     """
     import gymnax
 
-    own = None if network is None else load_network(network)
+    own = None if network is None else _load_network(network)
     if ":" in env_id:
         try:
             env = _imported(env_id)()
@@ -135,14 +135,14 @@ def make(env_id: str, network: str | None = None) -> Environment:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"the environment {env_id} cannot be used ({_said(error)}).") from None
+            raise InputError(f"the environment {env_id} cannot be used ({named(error)}).") from None
     if env_id not in gymnax.registered_envs or env_id.startswith("MNIST"):  # it would download
         raise InputError.unknown("environment", env_id, WORKING)
     env, params = gymnax.make(env_id)
     return Environment(env_id, env, params, own)
 
 
-def load_network(name: str) -> Any:
+def _load_network(name: str) -> Any:
     """The flax module's class ``MODULE:NAME``; imports what it is told, so nobody else may say it.
 
     Raises:
@@ -154,16 +154,12 @@ def load_network(name: str) -> Any:
             raise TypeError("it has no field num_actions")
         return found
     except Exception as error:
-        raise InputError(f"the network {name} cannot be used ({_said(error)}).") from None
+        raise InputError(f"the network {name} cannot be used ({named(error)}).") from None
 
 
 def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def observation_statistics(

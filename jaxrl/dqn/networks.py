@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Shape
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, named
 
 
 def _uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
@@ -126,8 +126,8 @@ def _own_parameters(shape: Shape, env: Environment) -> Any:
         if q.shape != (2, env.num_actions):
             raise TypeError(f"of two observations it gives {q.shape}, not (2, {env.num_actions})")
     except Exception as error:  # whatever a user's code raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"the network {env.network.__name__} cannot be used ({reason}).") from None
+        name = env.network.__name__
+        raise InputError(f"the network {name} cannot be used ({named(error)}).") from None
     return params
 
 

@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxrl.command import Parser, say_error
+from jaxrl.command import Parser, print_result
 from jaxrl.conclusion import Conclusion
 from jaxrl.dqn import environment
 from jaxrl.errors import InputError
@@ -41,13 +41,7 @@ def _report(run_dir: pathlib.Path) -> pathlib.Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
-        print(_report(_parser().parse_args(argv).run_dir))
-    except InputError as error:
-        return say_error(error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return print_result(lambda: str(_report(_parser().parse_args(argv).run_dir)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _FAINT, _BAND, _LINE, _STOPPED = "#94a3b8", "rgba(59,130,246,0.22)", "#2563eb", 
 def described(result: Result, names: Sequence[str]) -> str:
     """Hyperparameters for people, a line each."""
     configuration = result.agent.configuration
-    return "<br>".join(f"{name} {_short(getattr(configuration, name))}" for name in names)
+    return "<br>".join(f"{name} {short(getattr(configuration, name))}" for name in names)
 
 
 def curves(sweep: SoFar) -> Figure | None:
@@ -125,7 +125,7 @@ def _axis(name: str, values: Sequence[Any]) -> Figure:
         kinds = sorted(set(values), key=format_cell)
     place = {format_cell(kind): index for index, kind in enumerate(kinds)}
     codes = [place[format_cell(value)] for value in values]
-    ticks = {"tickvals": list(place.values()), "ticktext": [_short(kind) for kind in kinds]}
+    ticks = {"tickvals": list(place.values()), "ticktext": [short(kind) for kind in kinds]}
     return {"label": name, "values": codes, **ticks}
 
 
@@ -235,5 +235,6 @@ def _plain(values: Any) -> list[Any]:
     return [float(f"{number:.5g}") if math.isfinite(number) else None for number in numbers]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A hyperparameter for people: floats to three figures."""
     return f"{value:.3g}" if isinstance(value, float) else format_cell(value)

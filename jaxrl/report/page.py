@@ -8,7 +8,7 @@ import math
 import shlex
 import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from jaxrl.report.figures import Figure
 from jaxrl.search.finalists import interval
 from jaxrl.search.generation import SEARCH
 from jaxrl.search.results import Result, varying
-from jaxrl.search.table import format_cell
 from jaxrl.tracking.delivery import deliveries
 
 _ROWS = 50
@@ -50,20 +49,17 @@ def build(
         episode: ``[T, 4]``, what a CartPole's winner observed.
         played: how the winner did elsewhere, for people.
     """
-    pictures = _pictures(sweep, conclusion)
-    sections = [_leaderboard(sweep, conclusion)]
+    scores = _scores(sweep)
+    pictures = _pictures(sweep, conclusion, scores)
+    sections = [_leaderboard(sweep, conclusion, scores)]
     if played is not None:
         sections.append(_winner(played, episode is not None))
     sections += [_picture(name) for name in pictures]
-    shown = {
-        "facts": _facts(sweep),
-        "status": _status(sweep),
-        "title": sweep.run_dir.resolve().name,
-    }
     poles = [] if episode is None else np.round(episode[:, [0, 2]], 4).tolist()
     return _template().substitute(
-        **{name: html.escape(text) for name, text in shown.items() if name != "facts"},
-        facts=shown["facts"],
+        title=html.escape(sweep.run_dir.resolve().name),
+        status=html.escape(_status(sweep)),
+        facts=_facts(sweep),
         percent=f"{100 * sweep.fraction:.0f}",
         refresh="" if sweep.status else f'<meta http-equiv="refresh" content="{_REFRESH_SECONDS}">',
         sections="\n".join(sections),
@@ -74,10 +70,12 @@ def build(
     )
 
 
-def _pictures(sweep: SoFar, conclusion: Conclusion) -> dict[str, Figure]:
+def _pictures(
+    sweep: SoFar, conclusion: Conclusion, scores: Mapping[int, float]
+) -> dict[str, Figure]:
     made = {
         "curves": figures.curves(sweep),
-        "coordinates": figures.coordinates(sweep, _scores(sweep)),
+        "coordinates": figures.coordinates(sweep, scores),
         "importances": figures.importances(conclusion.importances),
         "fresh": figures.against_fresh(conclusion.finalists),
         "cost": figures.cost(conclusion.costs),
@@ -150,7 +148,7 @@ def _how(sweep: SoFar) -> str:
     return ", ".join(parts)
 
 
-def _leaderboard(sweep: SoFar, conclusion: Conclusion) -> str:
+def _leaderboard(sweep: SoFar, conclusion: Conclusion, scores: Mapping[int, float]) -> str:
     results = sweep.history.results
     fresh = {finalist.config: finalist for finalist in conclusion.finalists}
     ranking = results.ranking() if sweep.status else results.latest_ranking()
@@ -158,7 +156,7 @@ def _leaderboard(sweep: SoFar, conclusion: Conclusion) -> str:
     names = varying([results.seeds(config)[0] for config in ranking])
     head = ["", "config", "score", "seeds", "status"]
     head += ["on fresh seeds", "solve it", "flattered by"] if fresh else []
-    rows, scores = [[*head, *names]], _scores(sweep)
+    rows = [[*head, *names]]
     for rank, config in enumerate(ranking, 1):
         seeds = results.seeds(config)
         score = _number(scores[config]) + _interval([results.score(result) for result in seeds])
@@ -168,7 +166,7 @@ def _leaderboard(sweep: SoFar, conclusion: Conclusion) -> str:
         if fresh:
             row += _fresh_cells(fresh.get(config))
         configuration = seeds[0].agent.configuration
-        rows.append(row + [_cell(getattr(configuration, name)) for name in names])
+        rows.append(row + [figures.short(getattr(configuration, name)) for name in names])
     unlike = len({len(results.seeds(config)) for config in ranking}) > 1
     notes = ["Where some have more seeds than others, an average counts less a standard error."]
     notes = notes if unlike else []
@@ -229,10 +227,6 @@ def _interval(scores: Sequence[float]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.1f}" if math.isfinite(value) else "–"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else format_cell(value)
 
 
 def _json(value: Any) -> str:
