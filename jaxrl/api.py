@@ -38,6 +38,8 @@ class Sweep:
     run_dir: pathlib.Path
     status: str
     """``finished`` or ``killed``."""
+    network: str | None = None
+    """The user's own that it trained, ``MODULE:NAME``."""
 
     @property
     def results(self) -> pd.DataFrame:
@@ -60,7 +62,7 @@ class Sweep:
         Raises:
             InputError: it has none of that rank.
         """
-        return load_policy(RunDirectory(self.run_dir).best / str(rank))
+        return load_policy(RunDirectory(self.run_dir).best / str(rank), self.network)
 
 
 def sweep(
@@ -103,7 +105,7 @@ def sweep(
         prepared = prepare(spec, space)
         display = ConsoleDisplay(console, prepared.warnings)
         outcome = begin(prepared, path, display=display, tracking=tracking, experiment=experiment)
-    return Sweep(path, outcome.status)
+    return Sweep(path, outcome.status, spec.network)
 
 
 def _read(path: pathlib.Path) -> pd.DataFrame:

@@ -34,6 +34,8 @@ def _play(args: argparse.Namespace) -> Episodes:
         raise InputError(f"--episodes {args.episodes}: give 1 or more.")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: give 0 or more.")
+    if args.gif is not None and args.gif.suffix.lower() != ".gif":
+        raise InputError(f"--gif {args.gif}: what is written is a GIF, so name it .gif.")
     policy = policy_of(args)
     if args.gif is not None and policy.env_id != DRAWN:
         raise InputError(f"--gif draws {DRAWN}, and this policy is for {policy.env_id}.")

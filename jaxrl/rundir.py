@@ -86,6 +86,18 @@ class RunDirectory:
         return self.path / "report.html"
 
     @property
+    def pictures(self) -> tuple[pathlib.Path, pathlib.Path]:
+        """Of the learning curves, and of what mattered."""
+        return self.path / "curves.png", self.path / "importances.png"
+
+    @property
+    def attachments(self) -> tuple[pathlib.Path, ...]:
+        """What a tracker is given at the end, of what is there."""
+        specification = self.path / SPECIFICATION
+        files = (self.results, self.finalists, specification, self.report, *self.pictures)
+        return tuple(path for path in files if path.exists())
+
+    @property
     def best(self) -> pathlib.Path:
         return self.path / "best"
 

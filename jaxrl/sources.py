@@ -76,10 +76,7 @@ def _downloaded(source: str, folder: pathlib.Path) -> pathlib.Path:
 def _artifact(source: str) -> str:
     """What MLflow calls it."""
     if source.startswith(_RUN):
-        return (
-            source
-            if "/" in source.removeprefix(_RUN).strip("/")
-            else f"{source.rstrip('/')}/{MODEL}"
-        )
+        is_whole = "/" in source.removeprefix(_RUN).strip("/")
+        return source if is_whole else f"{source.rstrip('/')}/{MODEL}"
     name = source.removeprefix(_MODEL)
     return source if "/" in name or "@" in name else f"{source}/latest"

@@ -163,6 +163,8 @@ def test_a_network_of_ones_own_is_trained_and_saved(tmp_path, monkeypatch):
     for told, said in ((None, "none was named"), ("looking:Other", "'looking:Other' was named")):
         with pytest.raises(InputError, match=said):
             load_policy(best, told)
+    action = found.policy().act(observations[0])  # who trained it trusts its code
+    assert action == policy.act(observations[0])
 
 
 SEVEN = """

@@ -108,6 +108,7 @@ def test_the_command_writes_a_film_and_one_line(run_dir, tmp_path, capsys):
         (["--seed", "-1"], "--seed -1"),
         (["--rank", "9"], "it has 1 to 2"),
         (["--gif", "/nowhere/pole.gif"], "--gif /nowhere/pole.gif"),
+        (["--gif", "pole.mp4"], "what is written is a GIF"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run_dir, options, said, capsys):

@@ -1,5 +1,6 @@
 """The report: what is in it, and that a real browser shows it, quickly and without a network."""
 
+import dataclasses
 import html
 import json
 import math
@@ -12,11 +13,13 @@ from browser import chromium, needs_chromium
 from run_dirs import rows
 
 from jaxrl.lease import Lease
+from jaxrl.population.layout import Copy
 from jaxrl.preparation import describe, prepare
 from jaxrl.report import figures, page, writer
 from jaxrl.report.__main__ import main as report
 from jaxrl.rundir import RunDirectory
 from jaxrl.saved import sweep_json
+from jaxrl.search.generation import copies_record
 from jaxrl.specification import SweepSpec
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.journal import Journal
@@ -95,6 +98,25 @@ def test_what_mattered_is_drawn_for_each_thing_that_it_explains():
     assert figures.importances({}) is None
 
 
+def test_the_schedule_of_a_winner_of_population_based_training_is_told(tmp_path):
+    spec = SweepSpec(configs=5, steps=300, eval_every=100, pbt=True, pbt_every=100, device="cpu")
+    directory, journal, agents = written(tmp_path / "run", spec)
+    evaluation = dict.fromkeys((*EVALUATED, "eval_return_mean"), np.arange(5))
+    journal.append("evaluation", step=100, agents=np.arange(5), metrics=evaluation)
+    source = agents[1].configuration
+    copy = dataclasses.replace(source, learning_rate=0.25)
+    journal.append("copies", **copies_record(100, {0: Copy(1, copy)}, 0))
+    final = {n: np.array([9, 8, 7, 6, 5]) for n in ("last_mean", "last_std", "best_mean")}
+    metrics = {**final, **dict.fromkeys(("diverged", "device_seconds"), np.zeros(5))}
+    journal.append("final", step=300, agents=np.arange(5), metrics=metrics)
+    assert report([str(directory.path)]) == 0
+    text = directory.report.read_text()
+    table = text[text.index("The winner’s schedule") :]
+    rows_ = [row.split("<td>")[1:] for row in table[: table.index("</table>")].split("<tr>")[2:]]
+    told = [[cell.split("<")[0] for cell in row] for row in rows_]
+    assert told == [["0", figures.short(source.learning_rate)], ["100", "0.25"]]
+
+
 def test_before_anything_is_known_there_is_a_page_that_looks_again(tmp_path):
     spec = SweepSpec(configs=2, steps=100, device="cpu")
     sweep_ = prepare(spec)
@@ -144,19 +166,27 @@ def test_what_is_no_run_directory_is_one_line(tmp_path, capsys):
     assert "is no run directory" in capsys.readouterr().err
 
 
+EVALUATED = ("train_return_mean", "updates", "diverged", "device_seconds")
+
+
+def written(run_dir, spec):
+    """A run directory of a sweep that has begun: itself, its journal, its agents."""
+    sweep_ = prepare(spec)
+    directory = RunDirectory.make(run_dir)
+    directory.write_json("sweep.json", sweep_json(sweep_, describe(sweep_, "written", "x")))
+    journal = Journal(directory.journal)
+    journal.append("begin")
+    return directory, journal, sweep_.generation.agents
+
+
 def large(run_dir, count=2_000, steps=50_000):
     """A search of many configurations, written without training."""
     spec = SweepSpec(space="hands-on-rl", configs=count, steps=steps, device="cpu")
-    sweep_ = prepare(spec)
-    directory = RunDirectory.make(run_dir)
-    directory.write_json("sweep.json", sweep_json(sweep_, describe(sweep_, "large", "x")))
-    journal, rng = Journal(directory.journal), np.random.default_rng(0)
-    journal.append("begin")
-    agents = np.arange(count)
-    names = ("train_return_mean", "updates", "diverged", "device_seconds")
+    _, journal, _ = written(run_dir, spec)
+    agents, rng = np.arange(count), np.random.default_rng(0)
     for step in spec.budget.eval_steps:
         returns = rng.uniform(9, 500, count) * step / steps
-        metrics = {"eval_return_mean": returns, **dict.fromkeys(names, np.zeros(count))}
+        metrics = {"eval_return_mean": returns, **dict.fromkeys(EVALUATED, np.zeros(count))}
         journal.append("evaluation", step=step, agents=agents, metrics=metrics)
     finals = {n: rng.uniform(9, 500, count) for n in ("last_mean", "last_std", "best_mean")}
     metrics = {**finals, **dict.fromkeys(("diverged", "device_seconds"), np.zeros(count))}

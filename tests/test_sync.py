@@ -13,9 +13,9 @@ import pytest
 from mlflow_server import free_port, serve
 from test_resume import SWEEP, assert_mlflow_has_it, evaluations, start, wait_for
 
+from jaxrl.rundir import RunDirectory
 from jaxrl.sweep import main
 from jaxrl.sync import main as sync
-from jaxrl.tracking.session import ARTIFACTS
 
 pytest_plugins = ["mlflow_server"]
 pytestmark = pytest.mark.usefixtures("compilation_cache")
@@ -113,7 +113,8 @@ def test_what_is_sent_later_is_what_was_begun(mlflow_server, tmp_path, monkeypat
     assert sync([str(tmp_path / "run")]) == 0
     assert not list((tmp_path / "elsewhere").iterdir())
     after = (tmp_path / "lines.jsonl").read_text().splitlines()[before:]
-    names = [name for name in ARTIFACTS if (tmp_path / "run" / name).exists()]
+    names = [path.name for path in RunDirectory(tmp_path / "run").attachments]
+    assert names == ["results.csv", "sweep.json", "report.html", "curves.png"]
     assert [json.loads(line).get("artifact") for line in after] == names
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxrl.conclusion import Conclusion
+from jaxrl.dqn.hyperparameters import NAMES
 from jaxrl.report import figures
 from jaxrl.report.data import SoFar
 from jaxrl.report.figures import Figure
@@ -54,6 +55,7 @@ def build(
     sections = [_leaderboard(sweep, conclusion, scores)]
     if played is not None:
         sections.append(_winner(played, episode is not None))
+    sections += _schedules(sweep, conclusion)
     sections += [_picture(name) for name in pictures]
     poles = [] if episode is None else np.round(episode[:, [0, 2]], 4).tolist()
     return _template().substitute(
@@ -205,6 +207,20 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         tag = "td" if place else "th"
         yield f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
     yield "</table></div>"
+
+
+def _schedules(sweep: SoFar, conclusion: Conclusion) -> Iterator[str]:
+    """What the winner of population based training went through: of its line, step by step."""
+    results = sweep.history.results
+    first = [f.config for f in conclusion.finalists] or results.ranking()
+    agent = results.seeds(first[0])[0].agent
+    if not agent.schedule:
+        return
+    line = [(0, agent.configuration), *agent.schedule]
+    names = [n for n in NAMES if len({getattr(now, n) for _, now in line}) > 1]
+    rows = [["from step", *names]]
+    rows += [[f"{step:,}", *(figures.short(getattr(now, n)) for n in names)] for step, now in line]
+    yield f"<h2>The winner’s schedule</h2>{''.join(_table(rows))}"
 
 
 def _winner(played: str, is_drawn: bool) -> str:

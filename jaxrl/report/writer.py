@@ -15,7 +15,6 @@ from jaxrl.report.page import build
 from jaxrl.report.pictures import draw_curves, draw_importances
 from jaxrl.rundir import RunDirectory
 
-PICTURES = ("curves.png", "importances.png")
 _EPISODES = 100
 """Of the winner, in Gymnasium."""
 _PAUSE_SECONDS = 30.0
@@ -39,10 +38,10 @@ def write_report(sweep: SoFar, directory: RunDirectory, conclusion: Conclusion) 
 def write_pictures(sweep: SoFar, directory: RunDirectory, conclusion: Conclusion) -> None:
     """Writes those that there are, as PNG."""
     figures = [draw_curves(sweep), *map(draw_importances, [*conclusion.importances.values()][:1])]
-    for name, figure in zip(PICTURES, figures, strict=False):
+    for path, figure in zip(directory.pictures, figures, strict=False):
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150)
-        directory.write(name, file.getvalue())
+        directory.write(path.name, file.getvalue())
 
 
 def _of_winner(sweep: SoFar, directory: RunDirectory) -> Episodes | None:

@@ -20,11 +20,6 @@ from jaxrl.tracking.projection import Description, Projection
 from jaxrl.tracking.selection import Choice, Selection
 from jaxrl.tracking.tracker import Tracker
 
-ARTIFACTS = (
-    *("results.csv", "finalists.csv", "sweep.json", "report.html"),
-    *("curves.png", "importances.png"),
-)
-"""Files of a run directory that a tracker is given at the end."""
 _LINE_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
 
@@ -118,10 +113,8 @@ class Session:
         if not self.follower.finish(timeout):
             return False
         try:
-            for name in ARTIFACTS:
-                path = self._directory.path / name
-                if path.exists():
-                    self.tracker.attach(path)
+            for path in self._directory.attachments:
+                self.tracker.attach(path)
             network = self._description.params.get("network")
             if network is None and (winner := self._directory.best / "1").exists():
                 self.registered = self.tracker.keep(load_policy(winner), self._register)
