@@ -4,8 +4,12 @@ gymnax is imported where it is used: its import starts JAX's backends, and which
 to be said before (:func:`jaxrl.population.devices.configure`).
 """
 
+import contextlib
 import dataclasses
 import importlib
+import sys
+import types
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -125,7 +129,10 @@ def make(env_id: str, network: str | None = None) -> Environment:
     Raises:
         InputError: no such environment or network, or not one that a DQN can act in.
     """
-    import gymnax
+    with _imported_later(
+        "seaborn"
+    ):  # for pictures of two of its environments; it takes the longest
+        import gymnax
 
     own = None if network is None else _load_network(network)
     if ":" in env_id:
@@ -155,6 +162,21 @@ def _load_network(name: str) -> Any:
         return found
     except Exception as error:
         raise InputError(f"the network {name} cannot be used ({named(error)}).") from None
+
+
+@contextlib.contextmanager
+def _imported_later(name: str) -> Iterator[None]:
+    """Inside, importing the module ``name`` gives one that is imported once something of it is used."""
+    if name in sys.modules:
+        yield
+        return
+    later = types.ModuleType(name)
+    later.__dict__["__getattr__"] = lambda what: getattr(importlib.import_module(name), what)
+    sys.modules[name] = later
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _imported(name: str) -> Any:

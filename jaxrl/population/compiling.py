@@ -15,7 +15,7 @@ class Compiler:
     """Compiles ``programs``, in this order, stage by stage; whoever needs them waits.
 
     Traces on the thread of :meth:`run`, in the order of need, since Python traces one program at a
-    time anyhow, and compiles on two others.
+    time anyhow, and compiles on two others what has been traced.
 
     Args:
         control: of the training; its ``changed`` is notified of every stage that is ready.
@@ -27,14 +27,17 @@ class Compiler:
 
     def run(self) -> None:
         """Until everything is compiled, or the training is stopped."""
-        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        with (
+            concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool,
+            concurrent.futures.ThreadPoolExecutor(max_workers=1) as users,
+        ):
             ready = []
             for stage, programs in itertools.product(Programs.STAGES, self._programs):
                 if stage in programs.ready:
                     continue
                 traced, tree = jax.tree.flatten(getattr(programs, stage)())
-                compiling = [pool.submit(self._compile, program) for program in traced]
-                ready.append(pool.submit(self._use, stage, programs, tree, compiling))
+                compiling = [pool.submit(self._compile, program()) for program in traced]
+                ready.append(users.submit(self._use, stage, programs, tree, compiling))
                 if self._control.stopping:
                     break
             for stage_ready in ready:
@@ -63,7 +66,7 @@ class Compiler:
         tree: Any,
         compiling: Sequence[concurrent.futures.Future[Any]],
     ) -> None:
-        """Waits for a stage's programs, which the pool has begun before this."""
+        """Waits for a stage's programs, then has them used."""
         compiled = [one.result() for one in compiling]
         if self._control.stopping:
             return  # some may not have been compiled

@@ -6,6 +6,7 @@ turns are constants, and a tile gets anywhere by calls of programs of many steps
 """
 
 import abc
+import collections
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters
 from jaxrl.population.tile import Tile, TileFunctions
 
+Traced = Callable[[], jax.stages.Lowered]
+"""Traces a program, when it is called."""
 _Call = tuple[Any, ...]
 """A compiled program of a tile, and its arguments after tile, seeds and hyperparameters."""
 
@@ -23,9 +26,9 @@ _Call = tuple[Any, ...]
 class Programs(abc.ABC):
     """Training and its helpers, compiled once each, ahead of their first use.
 
-    There are three stages, each to be traced by the method that is called as it, and compiled and
-    given to :meth:`use`: ``training`` brings ``start`` and what :meth:`advance` needs,
-    ``evaluation`` brings ``evaluate``, and ``finishing`` brings ``finish``.
+    There are three stages. The method that is called as one gives its programs, a tree by name, the
+    dearest to compile first; traced, compiled and given to :meth:`use`, ``training`` brings ``start``
+    and what :meth:`advance` needs, ``evaluation`` ``evaluate``, and ``finishing`` ``finish``.
     """
 
     STAGES = ("training", "evaluation", "finishing")
@@ -45,20 +48,20 @@ class Programs(abc.ABC):
         """Stages that have been compiled."""
 
     def training(self) -> dict[str, Any]:
-        """What starts a tile and takes it through its steps: a tree of traced programs by name."""
+        """What starts a tile and takes it through its steps."""
         seeds, _, _ = self.functions.inputs()
-        start = self._trace(self.functions.start, seeds, donate=False)
-        return {"start": start, **self._steps()}
+        start = self._program(self.functions.start, seeds, donate=False)
+        return collections.OrderedDict(**self._steps(), start=start)  # a tree that keeps its order
 
     def evaluation(self) -> dict[str, Any]:
         """The evaluation of a tile along the way."""
-        return {"evaluate": self._trace(self.functions.evaluate, *self._tile_inputs())}
+        return {"evaluate": self._program(self.functions.evaluate, *self._tile_inputs())}
 
     def finishing(self) -> dict[str, Any]:
         """The final evaluation of a tile."""
         tile, *inputs = self._tile_inputs()
-        params = tile.best_params
-        return {"finish": self._trace(self.functions.finish, params, params, *inputs, donate=False)}
+        finish = self._program(self.functions.finish, tile.best_params, *inputs, donate=False)
+        return {"finish": finish}
 
     def use(self, stage: str, compiled: dict[str, Any]) -> None:
         """Takes over what a stage gave, compiled."""
@@ -67,7 +70,7 @@ class Programs(abc.ABC):
 
     def compile(self, stage: str) -> None:
         """Traces and compiles a stage, one program after another."""
-        self.use(stage, jax.tree.map(lambda traced: traced.compile(), getattr(self, stage)()))
+        self.use(stage, jax.tree.map(lambda traced: traced().compile(), getattr(self, stage)()))
 
     def advance(
         self,
@@ -94,7 +97,7 @@ class Programs(abc.ABC):
 
     @abc.abstractmethod
     def _steps(self) -> dict[str, Any]:
-        """What acts and trains: a tree of traced programs by name."""
+        """What acts and trains."""
 
     @abc.abstractmethod
     def _acting(self, start: int, stop: int) -> Iterator[_Call]:
@@ -110,15 +113,13 @@ class Programs(abc.ABC):
         seeds, hyper, t = self.functions.inputs()
         return jax.eval_shape(self.functions.start, seeds), seeds, hyper, t
 
-    def _trace(
-        self, function: Callable[..., Any], *inputs: Any, donate: bool = True
-    ) -> jax.stages.Lowered:
+    def _program(self, function: Callable[..., Any], *inputs: Any, donate: bool = True) -> Traced:
         """``function`` for the device, giving up its first argument if ``donate``."""
         sharding = jax.sharding.SingleDeviceSharding(self.device)
         placed = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), inputs
         )
-        return jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*placed)
+        return lambda: jax.jit(function, donate_argnums=(0,) if donate else ()).lower(*placed)
 
 
 class RuntimePrograms(Programs):
@@ -131,8 +132,8 @@ class RuntimePrograms(Programs):
         inputs = self._tile_inputs()
         t = inputs[-1]
         return {
-            "train": self._trace(self.functions.train, *inputs, Cadence(t, t), t),
-            "act": self._trace(self.functions.act, *inputs, t),
+            "train": self._program(self.functions.train, *inputs, Cadence(t, t), t),
+            "act": self._program(self.functions.act, *inputs, t),
         }
 
     def _acting(self, start: int, stop: int) -> Iterator[_Call]:
@@ -158,19 +159,19 @@ class FixedPrograms(Programs):
     def _steps(self) -> dict[str, Any]:
         inputs, functions = self._tile_inputs(), self.functions
 
-        def learn(cadence: Cadence) -> jax.stages.Lowered:
-            return self._trace(functools.partial(functions.learn, cadence=cadence), *inputs)
+        def learn(cadence: Cadence) -> Traced:
+            return self._program(functools.partial(functions.learn, cadence=cadence), *inputs)
 
-        def train(cadence: Cadence) -> jax.stages.Lowered:
+        def train(cadence: Cadence) -> Traced:
             rounds = self._rounds(cadence)
             fixed = functools.partial(functions.train, cadence=cadence, rounds=rounds)
-            return self._trace(fixed, *inputs)
+            return self._program(fixed, *inputs)
 
         return {
             "trains": {cadence: train(cadence) for cadence in self.cadences},
             "learns": {cadence: learn(cadence) for cadence in self.cadences},
             "acts": {
-                steps: self._trace(functools.partial(functions.act, steps=steps), *inputs)
+                steps: self._program(functools.partial(functions.act, steps=steps), *inputs)
                 for steps in (self.STEPS, 1)
             },
         }

@@ -55,14 +55,6 @@ class Evaluation(NamedTuple):
     diverged: jax.Array
 
 
-class FinalEvaluation(NamedTuple):
-    """Returns ``[P, E]`` of fresh episodes, the same ones for both policies."""
-
-    last_returns: jax.Array
-    best_returns: jax.Array
-    """Of the best policy along the way."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TileFunctions:
     """Functions of a tile of one shape, pure and not yet compiled.
@@ -230,14 +222,11 @@ class TileFunctions:
         return tile, evaluation
 
     def finish(
-        self, last: Any, best: Any, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
-    ) -> FinalEvaluation:
-        """The final evaluation of the last policies and of the best ones."""
-
-        def score(params: Any) -> jax.Array:
-            return self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
-
-        return FinalEvaluation(score(last), score(best))
+        self, params: Any, seeds: jax.Array, hyper: Hyperparameters, t: jax.Array
+    ) -> jax.Array:
+        """The final evaluation: returns ``[P, E]`` of fresh episodes, the same ones for all policies
+        of an agent."""
+        return self._returns(params, seeds, hyper, agent.FINAL, t, self.final_episodes)
 
     def _returns(
         self,

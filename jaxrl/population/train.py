@@ -7,12 +7,14 @@ are read by whoever iterates, on another thread than those that feed the devices
 neither reading nor writing. Only at a *rung* it waits: until the host has said which agents stop.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
 import queue
 import threading
 import time
 import types
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -79,8 +81,8 @@ class _TileRun:
     agents: np.ndarray
     programs: Programs
     """On the device that the tile lives on."""
-    seeds: np.ndarray
-    hyper: Hyperparameters
+    inputs: Callable[[], tuple[np.ndarray, Hyperparameters]]
+    """Gives its seeds and hyperparameters, once the statistics are there."""
     seconds_per_step: float
     """Predicted, then measured."""
     state: Tile | None = None
@@ -119,7 +121,9 @@ class _Run:
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
-        self._statistics = normalisation(plan)
+        with_others = concurrent.futures.ThreadPoolExecutor(1)  # it has to be compiled as well
+        self._statistics = with_others.submit(normalisation, plan)
+        with_others.shutdown(wait=False)
         self._layout = layout
         self._tiles = self._make_tiles(saved, finished)
         self._compiler = Compiler(self._order_of_need(), control)
@@ -178,9 +182,13 @@ class _Run:
     def _make_tile(self, place: TilePlace, device: jax.Device) -> _TileRun:
         plan, cohort = self._plan, place.cohort
         seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
-        seeds, hyper = tile_inputs(self._layout, place.agents, self._statistics)
-        programs = self._programs[cohort.shape, device]
-        return _TileRun(place, np.array(place.agents), programs, seeds, hyper, seconds)
+        layout, programs = self._layout, self._programs[cohort.shape, device]
+
+        @functools.cache
+        def inputs() -> tuple[np.ndarray, Hyperparameters]:
+            return tile_inputs(layout, place.agents, self._statistics.result())
+
+        return _TileRun(place, np.array(place.agents), programs, inputs, seconds)
 
     def _order_of_need(self) -> list[Programs]:
         """The programs that have something to do, the dearest shapes first."""
@@ -300,7 +308,7 @@ class _Run:
 
     def _chunk(self, tile: _TileRun, chunk_seconds: float) -> Report:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
-        programs, seeds, hyper = tile.programs, tile.seeds, tile.hyper
+        programs, (seeds, hyper) = tile.programs, tile.inputs()
         began = time.perf_counter()
         state = self._state(tile)
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
@@ -330,11 +338,11 @@ class _Run:
         """Where the tile is: after its last chunk, or as it was saved, or at its beginning. It is kept,
         since another tile may need it too."""
         if tile.state is None:
-            programs = tile.programs
+            programs, (seeds, _) = tile.programs, tile.inputs()
             if tile.saved is None:
-                tile.state = programs.start(tile.seeds)
+                tile.state = programs.start(seeds)
             else:
-                like = jax.eval_shape(programs.functions.start, tile.seeds)
+                like = jax.eval_shape(programs.functions.start, seeds)
                 tile.state = restore(tile.saved.load(), like, programs.device)
                 tile.saved = None
         return tile.state
@@ -358,12 +366,13 @@ class _Run:
         began = time.perf_counter()
         state = self._state(tile)
         params = {"last": state.learner.params, "best": state.best_params}
+        seeds, hyper = tile.inputs()
         step = np.int32(tile.step)
-        final = tile.programs.finish(params["last"], params["best"], tile.seeds, tile.hyper, step)
-        normalisation = (tile.hyper.observation_mean, tile.hyper.observation_std)
-        last, best = self._rows(tile, final)
-        diverged = self._rows(tile, state.learner.diverged)
-        scores = {**moments("last", last), **moments("best", best), "diverged": diverged}
+        returns = {k: tile.programs.finish(v, seeds, hyper, step) for k, v in params.items()}
+        normalisation = (hyper.observation_mean, hyper.observation_std)
+        scores = {"diverged": self._rows(tile, state.learner.diverged)}
+        for name, of_policy in returns.items():
+            scores |= moments(name, self._rows(tile, of_policy))
         network = tile.programs.functions.network
         params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
         params["normalisation"] = self._rows(tile, normalisation)
