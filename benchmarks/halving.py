@@ -72,7 +72,9 @@ class Timed:
 
 def timed(plan: Plan, store: ProgramStore, is_halved: bool) -> Timed:
     """Trains ``plan``."""
-    control, pruner = Control(), Halving(plan.budget.eval_steps, range(len(plan.agents)))
+    warm_up = max(agent.configuration.learning_starts for agent in plan.agents)
+    control = Control()
+    pruner = Halving(plan.budget.eval_steps, range(len(plan.agents)), warm_up)
     rungs = list(pruner.rungs) if is_halved else []
     scores: dict[int, dict[int, float]] = {}
     ends = dict.fromkeys(range(len(plan.agents)), plan.budget.steps)

@@ -24,6 +24,8 @@ class Conclusion:
     fresh: Results
     """Of the finalists on fresh seeds."""
     is_finished: bool
+    known_importances: dict[str, dict[str, float]] | None = None
+    """Of an earlier conclusion: to compute them takes its time."""
 
     @functools.cached_property
     def finalists(self) -> list[Finalist]:
@@ -45,6 +47,8 @@ class Conclusion:
         """For score and steps to solve the shares of the hyperparameters, where that can be said."""
         if not self.is_finished:
             return {}
+        if self.known_importances is not None:
+            return self.known_importances
         return of_results(self.results, self.spec.budget.eval_steps, self._threshold)
 
     @property

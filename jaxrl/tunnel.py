@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -115,13 +116,14 @@ class NgrokTunnel:
             options["url"] = f"https://{self._domain}"
         try:
             ngrok.install_ngrok(self._configuration)
-            with self._end_of_silence():
-                tunnel = ngrok.connect(
-                    f"http://127.0.0.1:{self._port}",
-                    name=_NAME,
-                    pyngrok_config=self._configuration,
-                    **options,
-                )
+            began = time.monotonic()
+            try:
+                tunnel = self._start(options)
+            except PyngrokError as error:
+                if not _is_mute(error) or time.monotonic() - began >= _START_SECONDS:
+                    raise
+                # pyngrok can miss the last words of an agent that ends at once.
+                tunnel = self._start(options)
         except PyngrokNgrokInstallError as error:
             raise ServeError(
                 f"ngrok's agent could not be fetched ({brief(error)}): install it from "
@@ -133,6 +135,11 @@ class NgrokTunnel:
         self._executioner = child.Executioner(agent.pid)
         assert tunnel.public_url is not None  # pyngrok raises where it is
         return tunnel.public_url
+
+    def _start(self, options: dict[str, Any]) -> ngrok.NgrokTunnel:
+        address = f"http://127.0.0.1:{self._port}"
+        with self._end_of_silence():
+            return ngrok.connect(address, name=_NAME, pyngrok_config=self._configuration, **options)
 
     @contextlib.contextmanager
     def _end_of_silence(self) -> Iterator[None]:
@@ -158,12 +165,17 @@ def _reason(error: Exception) -> str:
         return known
     if isinstance(error, PyngrokNgrokHTTPError) and error.status_code == 404:
         return "its agent is too old: run `pyngrok update`"
-    if isinstance(error, PyngrokError) and "unable to start" in str(error):
+    if _is_mute(error):
         return (
             f"its agent did not connect in {_START_SECONDS} s: look whether the network lets it, and "
             "run `pyngrok update` where it is old"
         )
     return brief(error)
+
+
+def _is_mute(error: Exception) -> bool:
+    """Whether pyngrok does not know why its agent did not start."""
+    return isinstance(error, PyngrokError) and "unable to start" in str(error)
 
 
 def _agent_configuration() -> dict[str, Any]:

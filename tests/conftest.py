@@ -13,6 +13,7 @@ import pytest
 
 from jaxrl.dqn.hyperparameters import Configuration, Hyperparameters
 from jaxrl.population.devices import configure
+from jaxrl.population.program import ProgramStore
 from jaxrl.population.tile import HYPERPARAMETER_DTYPES
 
 # Processes that tests start share a compilation cache, and it is not the user's; here is none.
@@ -47,11 +48,31 @@ def make_hyper():
     return make
 
 
+class SharedPrograms(ProgramStore):
+    """One store for every training of this process, each of which makes its environment anew."""
+
+    _programs: dict = {}  # noqa: RUF012
+    _environments: dict = {}  # noqa: RUF012
+
+    def __init__(self): ...
+
+    def get(self, functions, device, cadences):
+        env = functions.env
+        if ":" not in env.env_id and env.network is None:
+            functions = dataclasses.replace(
+                functions, env=self._environments.setdefault(env.env_id, env)
+            )
+        return super().get(functions, device, cadences)
+
+
 @pytest.fixture(scope="module")
 def compilation_cache():
-    """For tests that compile the same programs again and again: once is enough."""
+    """For tests that trace and compile the same programs again and again: once is enough."""
     jax.config.update("jax_enable_compilation_cache", True)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jaxrl.generations.ProgramStore", SharedPrograms)
+        patch.setattr("jaxrl.population.train.ProgramStore", SharedPrograms)
+        yield
     jax.config.update("jax_enable_compilation_cache", False)
 
 

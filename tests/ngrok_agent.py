@@ -7,6 +7,7 @@ written to ``calls.jsonl`` there:
 
 * ``start_error``: the code with which it ends when it starts, for ngrok refuses it;
 * ``open_error``: the code with which it refuses to open an endpoint;
+* ``mute``: the first time it ends at once, without a word;
 * ``silent``: it starts and never says anything; ``offline``: it says that it cannot connect;
 * ``web_port``: the port of its local API; ``old``: it knows tunnels and no endpoints.
 """
@@ -94,6 +95,9 @@ class Api(http.server.BaseHTTPRequestHandler):
 
 def start():
     token = os.environ.get("NGROK_AUTHTOKEN")
+    if control("mute") and not (was_mute := FOLDER / "mute").exists():
+        was_mute.touch()
+        return 1
     while control("silent"):
         time.sleep(0.1)
     api = http.server.ThreadingHTTPServer(("127.0.0.1", control("web_port") or 0), Api)

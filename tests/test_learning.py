@@ -9,6 +9,8 @@ import statistics
 import pytest
 import scipy.stats
 
+from jaxrl.episodes import play
+from jaxrl.policy import load_policy
 from jaxrl.sweep import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -49,3 +51,15 @@ def test_configurations_of_the_notebook_agree_with_stable_baselines3(tmp_path):
             *(statistics.stdev(values) / math.sqrt(len(values)) for values in (ours, theirs))
         )
         assert abs(statistics.mean(ours) - statistics.mean(theirs)) < 3 * spread
+
+
+def test_a_winner_on_fresh_seeds_holds_in_gymnasium(tmp_path):
+    run_dir, table = tmp_path / "run", str(BENCHMARKS / "tables" / "zoo.json")
+    options = ["--select", "best", "--finalists", "1", "--final-seeds", "8", "--no-track"]
+    assert main(["--config-table", table, *options, "--run-dir", str(run_dir)]) == 0
+    (winner,) = json.loads((run_dir / "finalists.json").read_text())
+    assert winner["fresh_iqm"] > 475
+    policy = load_policy(run_dir / "best" / "1")
+    returns = play(policy, 1000).returns
+    error = 2 * returns.std() / math.sqrt(1000)  # of both: each mean is over 1,000 episodes
+    assert abs(returns.mean() - policy.scores["best_return_mean"]) <= 4 * error

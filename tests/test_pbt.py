@@ -200,6 +200,28 @@ def test_numbers_are_changed_by_a_fifth_and_choices_to_a_neighbour_or_drawn_agai
     assert min(shares) > 0.3
 
 
+@pytest.mark.parametrize(
+    ("entry", "before", "after"),
+    [
+        ({"low": 1, "high": 50}, 1, {1, 2}),
+        ({"low": 1, "high": 50}, 30, {24, 36}),
+        ({"low": 100, "high": 1_000, "step": 100}, 200, {100, 300}),
+        ({"low": 100, "high": 1_000, "step": 100}, 1_000, {800, 1_000}),
+    ],
+    ids=str,
+)
+def test_whole_numbers_and_steps_change_by_one_at_least(entry, before, after):
+    space = Space({"target_update_interval": entry})
+    values = {i: {"target_update_interval": before} for i in range(5)}
+    scores = {i: float(i) for i in range(5)}
+    seen = []
+    for seed in range(100):
+        (copy,) = Evolution(space, (500,), (seed,)).copies(500, scores, values).values()
+        seen.append(copy[1]["target_update_interval"])
+    moved = {value for value in seen if seen.count(value) > 20}  # the others were drawn anew
+    assert moved == after
+
+
 def test_what_varies_under_a_condition_follows_it():
     interval = {"choices": [100, 500], "when": {"double_q": [True]}}
     space = Space({"double_q": {"choices": [True, False]}, "target_update_interval": interval})

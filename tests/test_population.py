@@ -14,6 +14,7 @@ from jaxrl.errors import InputError
 from jaxrl.population import train as train_module
 from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, make_plan
+from jaxrl.population.program import ProgramStore
 from jaxrl.population.train import train
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
@@ -251,7 +252,7 @@ def test_a_shape_trains_while_another_is_still_being_compiled(monkeypatch):
         Agent(Configuration.create(QUICK | {"batch_size": size}, STEPS), 0) for size in (8, 4)
     ]
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
-    first, *rest = iterate(train(plan), after_first=trained.set)
+    first, *rest = iterate(train(plan, store=ProgramStore()), after_first=trained.set)
     assert first.agents.tolist() == [1]
     assert {tuple(report.agents) for report in rest if report.final} == {(0,), (1,)}
 
@@ -269,7 +270,7 @@ def test_an_error_in_a_worker_reaches_the_caller(population, monkeypatch):
     monkeypatch.setattr(train_module.Programs, "training", broken)
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
     with pytest.raises(RuntimeError, match="the device is gone"):
-        list(train(plan))
+        list(train(plan, store=ProgramStore()))
 
 
 def test_what_does_not_fit_at_once_is_trained_in_waves_to_the_same_numbers(population, together):

@@ -114,7 +114,7 @@ def test_what_is_sent_later_is_what_was_begun(mlflow_server, tmp_path, monkeypat
     assert not list((tmp_path / "elsewhere").iterdir())
     after = (tmp_path / "lines.jsonl").read_text().splitlines()[before:]
     names = [path.name for path in RunDirectory(tmp_path / "run").attachments]
-    assert names == ["results.csv", "sweep.json", "report.html", "curves.png"]
+    assert names == ["results.csv", "sweep.json", "report.html", "curves.png", "importances.png"]
     assert [json.loads(line).get("artifact") for line in after] == names
 
 

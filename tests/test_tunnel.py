@@ -157,6 +157,7 @@ def test_in_a_terminal_the_token_is_asked_for_once_and_the_connection_shown(agen
         ({"start_error": 121}, "nonsense", "pyngrok update"),
         ({"start_error": 4018}, "nonsense", "needs an account"),
         ({"start_error": 9999}, "nonsense", "err_ngrok_9999"),
+        ({"start_error": 4018, "mute": True}, "nonsense", "needs an account"),
         ({"open_error": 334}, "nonsense", "another agent of yours"),
         ({"open_error": 324}, "nonsense", "no endpoint left"),
         ({"open_error": 727}, "nonsense", "requests of the account are used up"),

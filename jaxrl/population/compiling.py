@@ -27,17 +27,20 @@ class Compiler:
 
     def run(self) -> None:
         """Until everything is compiled, or the training is stopped."""
+        stages = [
+            (stage, programs)
+            for stage, programs in itertools.product(Programs.STAGES, self._programs)
+            if stage not in programs.ready
+        ]
         with (
             concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool,
-            concurrent.futures.ThreadPoolExecutor(max_workers=1) as users,
+            concurrent.futures.ThreadPoolExecutor(max_workers=len(stages) or 1) as waiting,
         ):
             ready = []
-            for stage, programs in itertools.product(Programs.STAGES, self._programs):
-                if stage in programs.ready:
-                    continue
+            for stage, programs in stages:
                 traced, tree = jax.tree.flatten(getattr(programs, stage)())
                 compiling = [pool.submit(self._compile, program()) for program in traced]
-                ready.append(users.submit(self._use, stage, programs, tree, compiling))
+                ready.append(waiting.submit(self._use, stage, programs, tree, compiling))
                 if self._control.stopping:
                     break
             for stage_ready in ready:

@@ -8,13 +8,12 @@ neither reading nor writing. Only at a *rung* it waits: until the host has said 
 """
 
 import concurrent.futures
-import dataclasses
 import functools
 import queue
 import threading
 import time
 import types
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,9 +25,10 @@ from jaxrl.population.inputs import normalisation, tile_inputs
 from jaxrl.population.layout import Layout, TilePlace, gather
 from jaxrl.population.plan import Plan, tile_seconds
 from jaxrl.population.program import Programs, ProgramStore
-from jaxrl.population.report import Report, Rung, evaluation_values, moments
-from jaxrl.population.snapshot import Control, SavedTile, Snapshot, restore, take_snapshot
-from jaxrl.population.tile import Tile, TileFunctions
+from jaxrl.population.report import Report, Rung, evaluation_values
+from jaxrl.population.snapshot import Control, SavedTile
+from jaxrl.population.tile import TileFunctions
+from jaxrl.population.tile_run import TileRun
 
 CHUNK_SECONDS = 0.5
 """About how long a chunk occupies its device: short enough to stop soon and to share cores evenly,
@@ -71,30 +71,6 @@ def train(
         yield from run.reports()
     finally:
         run.stop()
-
-
-@dataclasses.dataclass
-class _TileRun:
-    """A tile on its way through training."""
-
-    place: TilePlace
-    agents: np.ndarray
-    programs: Programs
-    """On the device that the tile lives on."""
-    inputs: Callable[[], tuple[np.ndarray, Hyperparameters]]
-    """Gives its seeds and hyperparameters, once the statistics are there."""
-    seconds_per_step: float
-    """Predicted, then measured."""
-    state: Tile | None = None
-    saved: SavedTile | None = None
-    """What it goes on from, until it does."""
-    step: int = 0
-    snapshots: int = 0
-    """Which request was last answered."""
-    saved_step: int = 0
-    """The step of the last snapshot."""
-    busy: bool = False
-    finished: bool = False
 
 
 class _Run:
@@ -159,12 +135,12 @@ class _Run:
             for tile in self._tiles:
                 if tile.state is not None and tile.snapshots < self._control.wanted:
                     self._control.wait_for_room()
-                    snapshot = self._take_snapshot(tile)
+                    snapshot = tile.take_snapshot(self._control)
                     yield self._report(tile, 0, 0.0, snapshot=snapshot)
 
     def _make_tiles(
         self, saved: Mapping[int, SavedTile], finished: Collection[int]
-    ) -> list[_TileRun]:
+    ) -> list[TileRun]:
         """The layout's tiles, each on the device that has the least to do so far."""
         load = dict.fromkeys(self._plan.hardware.devices, 0.0)
         tiles = []
@@ -179,7 +155,7 @@ class _Run:
             tiles.append(tile)
         return tiles
 
-    def _make_tile(self, place: TilePlace, device: jax.Device) -> _TileRun:
+    def _make_tile(self, place: TilePlace, device: jax.Device) -> TileRun:
         plan, cohort = self._plan, place.cohort
         seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
         layout, programs = self._layout, self._programs[cohort.shape, device]
@@ -188,7 +164,7 @@ class _Run:
         def inputs() -> tuple[np.ndarray, Hyperparameters]:
             return tile_inputs(layout, place.agents, self._statistics.result())
 
-        return _TileRun(place, np.array(place.agents), programs, inputs, seconds)
+        return TileRun(place, programs, inputs, seconds)
 
     def _order_of_need(self) -> list[Programs]:
         """The programs that have something to do, the dearest shapes first."""
@@ -222,12 +198,14 @@ class _Run:
             tile, seconds = taken
             is_trained = tile.step == self._plan.budget.steps
             report = self._finish(tile) if is_trained else self._chunk(tile, seconds)
-            self._queue.put(report)  # before another worker can take the tile and report of it
+            self._queue.put(
+                report
+            )  # before another worker can take the tile, or one of the next wave
             with self._changed:
-                tile.busy = False
+                tile.busy, tile.finished = False, is_trained
                 self._changed.notify_all()
 
-    def _take(self, device: jax.Device) -> tuple[_TileRun, float] | None:
+    def _take(self, device: jax.Device) -> tuple[TileRun, float] | None:
         """Waits for the tile of the device with the most left to do before it may go no further;
         the tile, and for about how many seconds it should be trained now."""
         with self._changed:
@@ -248,7 +226,7 @@ class _Run:
                 self._changed.wait()
         return None
 
-    def _barrier(self, wave: Sequence[_TileRun]) -> int:
+    def _barrier(self, wave: Sequence[TileRun]) -> int:
         """The evaluation step that no tile of the wave may pass yet."""
         slowest = min(tile.step for tile in wave)
         barrier = next((step for step in self._eval_steps if step > slowest), self._eval_steps[-1])
@@ -275,12 +253,12 @@ class _Run:
         self._queue.put(Report(-1, nobody, rung, 0, 0.0, ready, rung=passed))
         self._changed.notify_all()
 
-    def _put_together(self, place: TilePlace, tiles: Mapping[int, _TileRun]) -> _TileRun:
+    def _put_together(self, place: TilePlace, tiles: Mapping[int, TileRun]) -> TileRun:
         sources = {number: tiles[number] for number, _ in place.sources}
         first = tiles[place.sources[0].tile]
         new = self._make_tile(place, first.programs.device)
         states = {
-            number: jax.device_put(self._state(tile), new.programs.device)
+            number: jax.device_put(tile.current(), new.programs.device)
             for number, tile in sources.items()
         }
         width = self._plan.tile_width(place.cohort.shape)
@@ -288,7 +266,7 @@ class _Run:
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
         return new
 
-    def _chunk_seconds(self, wave: Sequence[_TileRun], device: jax.Device, barrier: int) -> float:
+    def _chunk_seconds(self, wave: Sequence[TileRun], device: jax.Device, barrier: int) -> float:
         """How long the next chunk lasts: shorter the less is left before the barrier, so that the
         workers of a device get there together (guided self-scheduling, Polychronopoulos and Kuck
         1987, doi 10.1109/TC.1987.5009495)."""
@@ -299,18 +277,18 @@ class _Run:
         left = sum((barrier - tile.step) * tile.seconds_per_step for tile in mine)
         return min(CHUNK_SECONDS, max(SHORTEST_CHUNK_SECONDS, left / (2 * workers)))
 
-    def _is_ready(self, tile: _TileRun, device: jax.Device, barrier: int) -> bool:
+    def _is_ready(self, tile: TileRun, device: jax.Device, barrier: int) -> bool:
         if tile.busy or tile.programs.device != device:
             return False
         is_trained = tile.step == self._plan.budget.steps
         stage = _FINISHING if is_trained else _TRAINING
         return (is_trained or tile.step < barrier) and stage in tile.programs.ready
 
-    def _chunk(self, tile: _TileRun, chunk_seconds: float) -> Report:
+    def _chunk(self, tile: TileRun, chunk_seconds: float) -> Report:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
         programs, (seeds, hyper) = tile.programs, tile.inputs()
         began = time.perf_counter()
-        state = self._state(tile)
+        state = tile.current()
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
@@ -325,62 +303,24 @@ class _Run:
                 return self._report(tile, 0, trained)
             began += time.perf_counter() - waiting  # compiling is no time of the device
             state, values = programs.evaluate(state, seeds, hyper, np.int32(stop))
-            evaluation = evaluation_values(self._rows(tile, values))
+            evaluation = evaluation_values(tile.rows(values))
         new_steps = stop - tile.step
         tile.seconds_per_step = trained / new_steps
         tile.state, tile.step = state, stop
         is_wanted = tile.snapshots < self._control.wanted and self._control.has_room
-        snapshot = self._take_snapshot(tile) if is_wanted else None
+        snapshot = tile.take_snapshot(self._control) if is_wanted else None
         seconds = time.perf_counter() - began
         return self._report(tile, new_steps, seconds, evaluation=evaluation, snapshot=snapshot)
 
-    def _state(self, tile: _TileRun) -> Tile:
-        """Where the tile is: after its last chunk, or as it was saved, or at its beginning. It is kept,
-        since another tile may need it too."""
-        if tile.state is None:
-            programs, (seeds, _) = tile.programs, tile.inputs()
-            if tile.saved is None:
-                tile.state = programs.start(seeds)
-            else:
-                like = jax.eval_shape(programs.functions.start, seeds)
-                tile.state = restore(tile.saved.load(), like, programs.device)
-                tile.saved = None
-        return tile.state
-
-    def _take_snapshot(self, tile: _TileRun) -> Snapshot:
-        assert tile.state is not None
-        since = 0 if tile.snapshots < self._control.wanted_whole else tile.saved_step
-        snapshot = take_snapshot(tile.place.number, tile.state, tile.step, since)
-        tile.snapshots, tile.saved_step = self._control.wanted, tile.step
-        self._control.hold(snapshot.size)
-        return snapshot
-
-    def _report(self, tile: _TileRun, new_steps: int, seconds: float, **fields: Any) -> Report:
+    def _report(self, tile: TileRun, new_steps: int, seconds: float, **fields: Any) -> Report:
         ready = self._compiler.shapes_ready()
         return Report(
             tile.place.number, tile.agents, tile.step, new_steps, seconds, ready, **fields
         )
 
-    def _finish(self, tile: _TileRun) -> Report:
+    def _finish(self, tile: TileRun) -> Report:
         """Evaluates a trained tile's policies on fresh episodes and gives its memory back."""
         began = time.perf_counter()
-        state = self._state(tile)
-        params = {"last": state.learner.params, "best": state.best_params}
-        seeds, hyper = tile.inputs()
-        step = np.int32(tile.step)
-        returns = {k: tile.programs.finish(v, seeds, hyper, step) for k, v in params.items()}
-        normalisation = (hyper.observation_mean, hyper.observation_std)
-        scores = {"diverged": self._rows(tile, state.learner.diverged)}
-        for name, of_policy in returns.items():
-            scores |= moments(name, self._rows(tile, of_policy))
-        network = tile.programs.functions.network
-        params = {k: network.as_twin(self._rows(tile, v)) for k, v in params.items()}
-        params["normalisation"] = self._rows(tile, normalisation)
-        tile.state, tile.finished = None, True
+        scores, params = tile.finish()
         seconds = time.perf_counter() - began
         return self._report(tile, 0, seconds, final=scores, params=params)
-
-    @staticmethod
-    def _rows(tile: _TileRun, tree: Any) -> Any:
-        """``tree`` on the host, without the lanes that only fill the tile."""
-        return jax.tree.map(lambda x: np.array(x[: len(tile.agents)]), jax.device_get(tree))

@@ -29,8 +29,8 @@ def _report(run_dir: pathlib.Path) -> pathlib.Path:
     env = environment.make(spec.env, spec.network)
     if sweep.status is None and not is_held(run_dir):
         sweep.status = "killed"  # and could not say so any more
-    is_finished = sweep.status == "finished"
-    conclusion = Conclusion(sweep.saved.spec, env, history.results, history.finalists, is_finished)
+    is_finished, known = sweep.status == "finished", sweep.importances
+    conclusion = Conclusion(spec, env, history.results, history.finalists, is_finished, known)
     try:
         write_report(sweep, directory, conclusion)
         write_pictures(sweep, directory, conclusion)

@@ -31,6 +31,8 @@ class SoFar:
         self.work: list[tuple[int, int]] = []
         self.status: str | None = None
         """``finished``, ``killed`` or ``failed``, where it has ended."""
+        self.importances: dict[str, dict[str, float]] | None = None
+        """Of the hyperparameters, where the sweep has said so at its end."""
         self._began = 0
         self._before = 0
         """Milliseconds that earlier processes took."""
@@ -49,6 +51,8 @@ class SoFar:
                 self._before, self._began, self.status = self.milliseconds, time, None
             elif record["kind"] == "end":
                 self.status = record["status"]
+            elif record["kind"] == "importances":
+                self.importances = record["shares"]
             self.work.append((time, steps))
 
     def _steps_of(self, record: journal.Record) -> int:

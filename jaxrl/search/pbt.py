@@ -19,7 +19,7 @@ from jaxrl.search.space import Space
 FEWEST = 5
 """Agents of which one is replaced."""
 _RESAMPLED = 0.25
-_FACTORS = (0.8, 1.2)
+_SHARE = 0.2
 
 
 class Evolution:
@@ -77,12 +77,15 @@ class Evolution:
 
 
 def _perturbed(parameter: Varying, value: Any, rng: np.random.Generator) -> Any:
-    """A number times 0.8 or 1.2, in its interval; of choices a neighbour."""
+    """A number times 0.8 or 1.2, a whole one changed by one at least, in its interval, or where that
+    has steps by one of these at least; of choices a neighbour."""
     which = int(rng.integers(2))
     if isinstance(parameter, Choice):
         place = parameter.values.index(value) + (-1, 1)[which]
         return parameter.values[min(max(place, 0), len(parameter.values) - 1)]
     assert isinstance(parameter, Interval)
-    moved = min(max(value * _FACTORS[which], parameter.low), parameter.high)
+    least = parameter.step or (1 if parameter.integer else 0)
+    moved = value + (-1, 1)[which] * max(_SHARE * value, least)
+    moved = min(max(moved, parameter.low), parameter.high)
     moved = round(moved) if parameter.integer else moved
     return moved if parameter.step is None else parameter.at(parameter.coordinate(moved))
