@@ -13,6 +13,7 @@ True
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -38,8 +39,7 @@ class Sweep:
     run_dir: pathlib.Path
     status: str
     """``finished`` or ``killed``."""
-    network: str | None = None
-    """The user's own that it trained, ``MODULE:NAME``."""
+    spec: SweepSpec
 
     @property
     def results(self) -> pd.DataFrame:
@@ -62,7 +62,8 @@ class Sweep:
         Raises:
             InputError: it has none of that rank.
         """
-        return load_policy(RunDirectory(self.run_dir).best / str(rank), self.network)
+        path = RunDirectory(self.run_dir).best / str(rank)
+        return load_policy(path, self.spec.network, self.spec.env)
 
 
 def sweep(
@@ -95,7 +96,10 @@ def sweep(
     console = Console(quiet=quiet)
     if path.exists():
         saved = SavedSweep.read(path)
-        saved.refuse_other({**dataclasses.asdict(spec), "experiment": experiment})
+        given = {**dataclasses.asdict(spec), "experiment": experiment}
+        if space is not None:
+            del given["space"]  # its file, which may be called otherwise now
+        saved.refuse_other(given)
         if space is not None and space.fix(spec.fixed) != saved.space:
             raise InputError(f"{path} holds a sweep of another space: give another run_dir.")
         prepared = saved.prepare()
@@ -105,9 +109,13 @@ def sweep(
         prepared = prepare(spec, space)
         display = ConsoleDisplay(console, prepared.warnings)
         outcome = begin(prepared, path, display=display, tracking=tracking, experiment=experiment)
-    return Sweep(path, outcome.status, spec.network)
+    return Sweep(path, outcome.status, spec)
 
 
 def _read(path: pathlib.Path) -> pd.DataFrame:
     """A table as it was written: lists as lists, infinities as such."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False).map(parse_cell)
+
+    def value(cell: str) -> Any:
+        return float(cell) if cell in ("nan", "inf", "-inf") else parse_cell(cell)
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False).map(value).infer_objects()

@@ -1,6 +1,7 @@
 """The best few policies of a sweep: kept as they come, saved in their order at the end."""
 
 import bisect
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,16 +54,15 @@ class BestPolicies:
 
     def recall(self) -> None:
         """Takes over what an earlier process kept, of the agents that results say have finished."""
+        spec, agents = self._sweep.spec, self._results.of_agent
         for path in self._folder.glob("*"):
-            try:
-                index, policy = int(path.name), load_policy(path, self._sweep.spec.network)
-            except (ValueError, InputError):
-                index = -1
-            agents = self._results.of_agent
-            if 0 <= index < len(agents) and agents[index].has_ended:
-                self._insert(index, lambda policy=policy: policy)  # type: ignore[misc]
-            else:
+            index = int(path.name) if path.name.isdigit() else len(agents)
+            if index >= len(agents) or not agents[index].has_ended:
                 self._directory.remove(path)
+                continue
+            with contextlib.suppress(InputError):  # it cannot be read, now at least
+                policy = load_policy(path, spec.network, spec.env)
+                self._insert(index, lambda policy=policy: policy)  # type: ignore[misc]
 
     def update(self, report: Report) -> None:
         """Hears of a report, after the results have."""
@@ -92,6 +92,8 @@ class BestPolicies:
         for rank, (_, _, policy) in enumerate(kept[:KEPT], start=1):
             for name, content in policy.files().items():
                 self._directory.write(f"best/{rank}/{name}", content)
+        for rank in range(min(len(kept), KEPT) + 1, KEPT + 1):  # of what was best before
+            self._directory.remove(self._directory.best / str(rank))
 
     def _insert(self, index: int, policy: Callable[[], Policy]) -> Policy | None:
         """The agent's policy, if it is among the best."""

@@ -29,6 +29,7 @@ from jaxrl.errors import brief
 from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import Control, SavedTile, Snapshot
 
+_LEAST_INTERVAL = 0.1
 SHORTEST_INTERVAL = 120.0
 """Seconds between checkpoints by default, where they are quick to write."""
 WRITES_PER_INTERVAL = 20.0
@@ -187,11 +188,14 @@ class Checkpoints:
 
     def _interval(self) -> float:
         if self._every is not None:
-            return self._every
+            return max(self._every, _LEAST_INTERVAL)
         return max(SHORTEST_INTERVAL, WRITES_PER_INTERVAL * self._write_seconds)
 
     def _write(self, writing: Writing | None, snapshot: Snapshot) -> Writing | None:
-        """Adds a snapshot to the checkpoint that is being written, or to a new one."""
+        """Adds a snapshot to the checkpoint that is being written, or to a new one; passes over one
+        that goes on from another that was lost."""
+        if snapshot.since > self._step(writing, snapshot.tile):
+            return writing
         try:
             if writing is None:
                 self._number += 1
@@ -201,6 +205,12 @@ class Checkpoints:
         except Exception as error:
             self._fail(writing, error)
             return None
+
+    def _step(self, writing: Writing | None, tile: int) -> int:
+        """Up to which a tile's ring has been written to files."""
+        if writing is not None and tile in writing.states:
+            return writing.states[tile][0]
+        return self._entries[tile].state[1] if tile in self._entries else 0
 
     def _commit(self, writing: Writing) -> None:
         entries = dict(self._entries)

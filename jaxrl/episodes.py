@@ -1,6 +1,7 @@
 """Greedy episodes of a saved policy, in Gymnasium, where it was not trained, or in gymnax."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -44,6 +45,8 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
         made = [gymnasium.make(policy.env_id) for _ in range(episodes)]
     except gymnasium.error.Error as error:
         raise InputError(f"Gymnasium has no {policy.env_id}: {error}.") from None
+    size, actions = made[0].observation_space.shape or (), getattr(made[0].action_space, "n", None)
+    _check(policy, math.prod(size), actions)
     seeds = np.random.SeedSequence(seed).generate_state(episodes)
     observations = np.stack(
         [env.reset(seed=int(s))[0].ravel() for env, s in zip(made, seeds, strict=True)]
@@ -79,6 +82,7 @@ def play_gymnax(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
     configure("cpu")  # a policy is small, and the GPU may be training
 
     env = make(policy.env_id)
+    _check(policy, env.observation_size, env.num_actions)
     reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
     key = jax.random.key(seed, impl="threefry2x32")
     observation, state = reset(jax.random.split(key, episodes))
@@ -94,6 +98,16 @@ def play_gymnax(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
         running &= ~np.asarray(taken.terminated | taken.truncated)
         observation = taken.observation
     return Episodes(returns, env.max_episode_steps, np.array(first))
+
+
+def _check(policy: Policy, size: int, actions: int | None) -> None:
+    """Raises ``InputError`` where a policy is not for such observations and actions."""
+    its = len(policy.observation_mean), policy.num_actions
+    if its != (size, actions):
+        raise InputError(
+            f"the policy sees {its[0]} values and chooses among {its[1]} actions, and "
+            f"{policy.env_id} has {size} and {actions}: it is not for this environment."
+        )
 
 
 BACKENDS = {"gymnasium": play, "gymnax": play_gymnax}

@@ -44,7 +44,7 @@ def write_onnx(policy: Policy, path: pathlib.Path) -> str:
     q_values = policy.q_values(observations)
     lost = q_values.max(axis=1) - np.take_along_axis(q_values, actions[:, None], axis=1)[:, 0]
     worst = float((lost / np.maximum(np.abs(q_values).max(axis=1), 1e-6)).max())
-    if worst > _TOLERANCE:
+    if not worst <= _TOLERANCE:  # NaN, of a policy that diverged, is none either
         raise InputError(
             f"the ONNX file chooses worse actions (by {worst:.1e}); it was not written."
         )

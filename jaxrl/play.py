@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxrl.command import Parser, print_result
 from jaxrl.episodes import BACKENDS, Episodes
 from jaxrl.errors import InputError
+from jaxrl.policy import check_env
 from jaxrl.report.pole import ENVIRONMENT as DRAWN
 from jaxrl.report.pole import animate
 from jaxrl.rundir import write_whole
@@ -37,6 +38,8 @@ def _play(args: argparse.Namespace) -> Episodes:
     if args.gif is not None and args.gif.suffix.lower() != ".gif":
         raise InputError(f"--gif {args.gif}: what is written is a GIF, so name it .gif.")
     policy = policy_of(args)
+    if args.env_backend == "gymnax":
+        check_env(policy, args.env)
     if args.gif is not None and policy.env_id != DRAWN:
         raise InputError(f"--gif draws {DRAWN}, and this policy is for {policy.env_id}.")
     episodes = BACKENDS[args.env_backend](policy, args.episodes, args.seed)

@@ -15,7 +15,9 @@ from jaxrl.tracking.preflight import explain
 _RUN, _MODEL = "runs:/", "models:/"
 
 
-def find_policy(source: str, rank: int = 1, network: str | None = None) -> Policy:
+def find_policy(
+    source: str, rank: int = 1, network: str | None = None, env: str | None = None
+) -> Policy:
     """The policy that ``source`` names: a run directory, of whose best it is the ``rank``-th, a
     policy's own folder, ``runs:/ID`` or ``models:/NAME``, also with ``/VERSION`` or ``@ALIAS``.
 
@@ -23,16 +25,17 @@ def find_policy(source: str, rank: int = 1, network: str | None = None) -> Polic
 
     Args:
         network: the policy's own, as :func:`load_policy` takes it.
+        env: likewise.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
     if source.startswith((_RUN, _MODEL)):
         with tempfile.TemporaryDirectory() as folder:
-            return load_policy(_downloaded(source, pathlib.Path(folder)), network)
+            return load_policy(_downloaded(source, pathlib.Path(folder)), network, env)
     path = pathlib.Path(source)
     if (path / DESCRIPTION).exists():
-        return load_policy(path, network)
+        return load_policy(path, network, env)
     best = path / "best"
     ranks = sorted(int(p.name) for p in best.glob("*") if p.name.isdigit())
     if not ranks:
@@ -41,7 +44,7 @@ def find_policy(source: str, rank: int = 1, network: str | None = None) -> Polic
     if rank not in ranks:
         known = f"{ranks[0]} to {ranks[-1]}"
         raise InputError(f"no usable policy of rank {rank} in {source}: it has {known}.")
-    return load_policy(best / str(rank), network)
+    return load_policy(best / str(rank), network, env)
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +56,13 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", metavar="MODULE:NAME", help="that it was trained with, if it is your own"
     )
+    parser.add_argument(
+        "--env", metavar="MODULE:NAME", help="that it was trained in, if it is your own"
+    )
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
-    return find_policy(args.source, args.rank, args.network)
+    return find_policy(args.source, args.rank, args.network, args.env)
 
 
 def _downloaded(source: str, folder: pathlib.Path) -> pathlib.Path:

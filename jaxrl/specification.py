@@ -14,7 +14,7 @@ from jaxrl.search.parameters import check_seed
 from jaxrl.search.pbt import FEWEST
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import AVERAGES, SELECTIONS
-from jaxrl.search.study import SAMPLER_NAMES
+from jaxrl.search.study import MOST_BY_GP, SAMPLER_NAMES
 from jaxrl.search.table import format_cell
 
 FINALIST_EPISODES = 1_000
@@ -87,6 +87,7 @@ class SweepSpec:
             object.__setattr__(self, "pruner", "halving" if is_timed else "none")
         self._check_budget()
         self._check_pbt()
+        self._check_gp()
         most = self.configs if self.budget_seconds is None else MAX_AGENTS
         if self.generations is not None and not 1 <= self.generations <= most:
             raise InputError(
@@ -110,6 +111,15 @@ class SweepSpec:
         if self.eval_every is not None and self.eval_every < 1:
             raise InputError(f"eval_every is {self.eval_every}; it must be 1 or more.")
         check_seed(self.seed)
+
+    def _check_gp(self) -> None:
+        if self.sampler != "gp" or self.config_table is not None or self.budget_seconds is not None:
+            return
+        if (most := self.sizes[-1]) > MOST_BY_GP:
+            raise InputError(
+                f"the sampler gp takes seconds for each configuration, and {most} in a generation are "
+                f"more than {MOST_BY_GP}: use more --generations, or --sampler tpe."
+            )
 
     def _check_kinds(self) -> None:
         """Of what the command line's own types and choices would refuse."""
@@ -180,9 +190,10 @@ class SweepSpec:
             if name == "fixed":
                 pairs = (f"{fixed}={format_cell(v)}" for fixed, v in value.items())
                 words += [word for pair in pairs for word in ("--set", pair)]
+            elif value is None or value is False:
+                pass  # the default of what may be so
             elif name in ("budget_seconds", "pbt") or value != getattr(defaults, name):
-                words += [] if value in (None, False) else [option]
-                words += [] if value in (None, False, True) else [format_cell(value)]
+                words += [option] if value is True else [option, format_cell(value)]
         return shlex.join(words)
 
     @property
@@ -221,6 +232,12 @@ class SweepSpec:
         if count is None:
             count = 1
             if self.sampler in MODELS and self.config_table is None:
-                count = min(self.configs, max(_LEARNED_IN, -(-self.configs // _LARGEST_LEARNED)))
-        size = self.configs // count
-        return [size] * (count - 1) + [self.configs - size * (count - 1)]
+                count = min(self.configs, _LEARNED_IN)
+                while _sizes(self.configs, count)[-1] > _LARGEST_LEARNED:
+                    count += 1
+        return _sizes(self.configs, count)
+
+
+def _sizes(configs: int, count: int) -> list[int]:
+    size = configs // count
+    return [size] * (count - 1) + [configs - size * (count - 1)]

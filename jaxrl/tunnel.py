@@ -167,8 +167,8 @@ def _reason(error: Exception) -> str:
         return "its agent is too old: run `pyngrok update`"
     if _is_mute(error):
         return (
-            f"its agent did not connect in {_START_SECONDS} s: look whether the network lets it, and "
-            "run `pyngrok update` where it is old"
+            "its agent did not connect: look whether the network lets it, and run `pyngrok update` "
+            "where it is old"
         )
     return brief(error)
 

@@ -3,6 +3,7 @@
 import doctest
 import math
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -11,12 +12,13 @@ import pytest
 
 import jaxrl
 import jaxrl.api
-from jaxrl.api import sweep
+from jaxrl.api import Sweep, sweep
 from jaxrl.errors import InputError
 from jaxrl.policy import load_policy
 from jaxrl.search.space import Space
 from jaxrl.specification import SweepSpec
 from jaxrl.sweep import main
+from jaxrl.sweep_options import given_fields, parser
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -55,6 +57,30 @@ def test_it_is_the_sweep_of_the_command(tmp_path):
     other = Space({"gamma": 0.9})
     with pytest.raises(InputError, match="a sweep of another space"):
         sweep(SweepSpec(configs=3, seed=7, **TINY), tmp_path / "called", space=other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1, "finalists": 1, "final_seeds": 1, "verify": 1, "generations": 1},
+        {"eval_episodes": 1, "stop_at": 0.0, "pbt": True, "select": "best"},
+        {"budget_seconds": 1.0, "fixed": {"gamma": 1.0, "hidden_sizes": [8], "dueling": True}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_command_of_a_specification_asks_for_it(changes):
+    spec = SweepSpec(**changes)
+    words = shlex.split(spec.command())
+    assert words[:3] == ["python", "-m", "jaxrl.sweep"]
+    assert SweepSpec(**given_fields(parser(None).parse_args(words[3:]))) == spec
+
+
+def test_results_hold_numbers_also_where_they_are_none(tmp_path):
+    (tmp_path / "results.csv").write_text("score,norm,sizes\nnan,inf,[8]\n1.5,10,[]\n")
+    table = Sweep(tmp_path, "finished", SweepSpec()).results
+    assert table["score"].mean() == 1.5
+    assert list(table["norm"]) == [math.inf, 10]
+    assert list(table["sizes"]) == [[8], []]
 
 
 ENVIRONMENT = (

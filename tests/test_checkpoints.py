@@ -16,13 +16,14 @@ from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import BLOCK_ROWS, Control, Snapshot
 
 
-def report(tile, step, starts=(), final=False, value=0):
+def report(tile, step, starts=(), final=False, value=0, since=0):
     agents = np.array([2 * tile, 2 * tile + 1])
     if final:
         return Report(tile, agents, step, 0, 0.0, 1, final={})
     leaves = [np.full((2, 3), value, np.float32), np.array([True, False])]
     blocks = {start: np.full((2, BLOCK_ROWS, 4), value, np.float32) for start in starts}
-    return Report(tile, agents, step, 1, 0.0, 1, snapshot=Snapshot(tile, step, leaves, blocks))
+    snapshot = Snapshot(tile, step, leaves, blocks, since)
+    return Report(tile, agents, step, 1, 0.0, 1, snapshot=snapshot)
 
 
 TILES = [(0, 1), (2, 3), (4, 5)]
@@ -269,6 +270,16 @@ def test_a_folder_that_cannot_be_written_is_trouble_and_the_next_is_whole(tmp_pa
         assert store.checkpoints.trouble is None
     assert load(folder)[0].step == 300
     assert threading.active_count() < 50
+
+
+def test_a_snapshot_that_goes_on_from_one_that_was_lost_is_passed_over(tmp_path):
+    with Store(tmp_path) as store:
+        store.write(report(0, 100, [0], value=1))
+        store.checkpoints.add(report(0, 300, [0], value=3, since=200))
+        time.sleep(0.3)
+        assert store.commits == 1
+        store.write(report(0, 400, [0], value=4, since=100))
+    assert load(tmp_path)[0].step == 400
 
 
 @pytest.mark.parametrize("when", ["add", "close"])

@@ -1,5 +1,6 @@
 """A policy to take away: an MLflow model that needs nothing of jaxrl, ONNX, MLflow's registry."""
 
+import dataclasses
 import os
 import subprocess
 import venv
@@ -133,6 +134,16 @@ def test_onnx_acts_the_same(values, tmp_path, capsys):
     q_values, actions = session.run(None, {"observations": OBSERVATIONS})
     np.testing.assert_allclose(q_values, policy.q_values(OBSERVATIONS), rtol=1e-3, atol=1e-4)
     assert (actions == policy.act(OBSERVATIONS)).mean() > 0.999
+
+
+def test_a_policy_that_diverged_is_no_onnx_file(tmp_path, capsys):
+    policy = make_policy()
+    params = {name: np.full_like(array, np.nan) for name, array in policy.params.items()}
+    dataclasses.replace(policy, params=params).write(tmp_path / "policy")
+    path = tmp_path / "policy.onnx"
+    assert export([str(tmp_path / "policy"), "--onnx", str(path)]) == 2
+    assert "was not written" in capsys.readouterr().err
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Playing a saved policy in Gymnasium, and drawing it."""
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_policy import make_policy
 
 from jaxrl.episodes import Episodes, play, play_gymnax
 from jaxrl.play import main
@@ -116,6 +118,34 @@ def test_what_cannot_be_done_is_one_line(run_dir, options, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("backend", ["gymnasium", "gymnax"])
+def test_a_policy_of_another_environment_is_one_line(backend, tmp_path, capsys):
+    dataclasses.replace(make_policy(), env_id="Acrobot-v1").write(tmp_path / "policy")
+    assert main([str(tmp_path / "policy"), "--env-backend", backend]) == 2
+    error = capsys.readouterr().err
+    assert "sees 4 values" in error
+    assert "Acrobot-v1 has 6 and 3" in error
+    assert error.count("\n") == 1
+
+
+def test_code_that_a_file_names_is_run_only_where_the_user_names_it_too(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "hostile.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = dataclasses.replace(make_policy(), env_id="hostile:Thing")
+    policy.write(tmp_path / "policy")
+    for backend, said in (("gymnax", "name it (--env)"), ("gymnasium", "Gymnasium has no")):
+        assert main([str(tmp_path / "policy"), "--env-backend", backend]) == 2
+        assert said in capsys.readouterr().err
+    own = dataclasses.replace(policy, network="flax.linen:Dense")
+    own.write(tmp_path / "own")
+    assert main([str(tmp_path / "own"), "--network", "flax.linen:Dense"]) == 2
+    assert "name it (--env)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="it was run"):
+        main([str(tmp_path / "policy"), "--env-backend", "gymnax", "--env", "hostile:Thing"])
 
 
 def test_where_no_policy_is_that_is_said(tmp_path, capsys):

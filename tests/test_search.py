@@ -155,6 +155,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, mom
     run_dir.mkdir()
     (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
     (run_dir / "journal").mkdir()
+    (run_dir / "best" / "5").mkdir(parents=True)  # of when it was interrupted
     lines = (whole / "journal" / "000000.jsonl").read_bytes().splitlines(keepends=True)
     kinds = [json.loads(line)["kind"] for line in lines]
     rungs = [place for place, kind in enumerate(kinds) if kind == "rung"]
@@ -164,6 +165,7 @@ def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, mom
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     for name in ("results.csv", "finalists.csv"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(path.name for path in (run_dir / "best").iterdir()) == ["1", "2"]
     assert_each_record_once(run_dir)
 
 

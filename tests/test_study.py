@@ -16,6 +16,7 @@ from jaxrl.search.models import Told
 from jaxrl.search.samplers import SAMPLERS
 from jaxrl.search.space import Choice, Interval, Space, load_space
 from jaxrl.search.study import SAMPLER_NAMES, Proposer
+from jaxrl.specification import SweepSpec
 
 ABSENT = {
     name
@@ -217,10 +218,17 @@ def test_a_sampler_whose_package_is_not_here_is_refused(sampler, package, monkey
     assert sampler in SAMPLER_NAMES
 
 
-def test_a_generation_too_large_for_a_gaussian_process_is_refused(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(InputError, match=r"100 in a generation are more than 64"):
-        Proposer(MIXED, "gp", 0, 200).ask(0, 100, [])
+def test_a_generation_too_large_for_a_gaussian_process_is_refused_before_the_first():
+    with pytest.raises(InputError, match=r"66 in a generation are more than 64"):
+        SweepSpec(sampler="gp", configs=500, generations=8)
+
+
+@pytest.mark.parametrize("configs", [1, 7, 9, 64, 500, 1_000, 4_099])
+def test_by_default_no_generation_is_too_large_for_it(configs):
+    sizes = SweepSpec(sampler="gp", configs=configs).sizes
+    assert sum(sizes) == configs
+    assert len(sizes) >= min(configs, 8)
+    assert 1 <= min(sizes) <= max(sizes) <= 64
 
 
 class TestMirror:

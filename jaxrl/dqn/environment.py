@@ -58,7 +58,7 @@ class TimeStep(NamedTuple):
 class Environment:
     """A gymnax environment with discrete actions and float32 observations, flattened to ``[O]``.
 
-    Environments of the same id and instance compare equal, so that one can be a static argument.
+    One compares equal to itself alone, so that it can be a static argument.
     """
 
     def __init__(self, env_id: str, env: Any, params: Any, network: Any = None) -> None:
@@ -171,12 +171,21 @@ def _imported_later(name: str) -> Iterator[None]:
         yield
         return
     later = types.ModuleType(name)
-    later.__dict__["__getattr__"] = lambda what: getattr(importlib.import_module(name), what)
+
+    def forget() -> None:
+        if sys.modules.get(name) is later:
+            del sys.modules[name]
+
+    def attribute(what: str) -> Any:
+        forget()
+        return getattr(importlib.import_module(name), what)
+
+    later.__dict__["__getattr__"] = attribute
     sys.modules[name] = later
     try:
         yield
     finally:
-        del sys.modules[name]
+        forget()
 
 
 def _imported(name: str) -> Any:

@@ -79,7 +79,9 @@ def retrain(
         target,
         *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(FRESH_SEED)],
         *["--steps", str(spec["steps"]), "--env", spec["env"]],
-        *["--final-episodes", str(episodes)],
+        *(["--network", spec["network"]] if spec["network"] else []),
+        *(["--eval-every", str(spec["eval_every"])] if spec["eval_every"] else []),
+        *["--eval-episodes", str(spec["eval_episodes"]), "--final-episodes", str(episodes)],
         *["--select", spec["select"], "--device", spec["device"]],
     )
     with (target / "results.csv").open(newline="") as file:

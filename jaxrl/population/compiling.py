@@ -70,7 +70,11 @@ class Compiler:
         compiling: Sequence[concurrent.futures.Future[Any]],
     ) -> None:
         """Waits for a stage's programs, then has them used."""
-        compiled = [one.result() for one in compiling]
+        try:
+            compiled = [one.result() for one in compiling]
+        except BaseException:
+            self._control.stop()  # else it would be known once all the others are compiled
+            raise
         if self._control.stopping:
             return  # some may not have been compiled
         programs.use(stage, tree.unflatten(compiled))

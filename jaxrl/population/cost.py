@@ -4,6 +4,7 @@ import itertools
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.dqn.networks import parameter_count
 from jaxrl.population.plan import Cohort, tile_seconds
 
 
@@ -23,7 +24,9 @@ def seconds(configuration: Configuration, env: Environment, steps: int) -> float
 def operations(configuration: Configuration, env: Environment, steps: int) -> float:
     """Floating-point operations of an agent's updates, their matrix products: the target network's
     forward pass, the online network's, and a backward pass of two; acting and everything else not
-    counted."""
+    counted. Of a network of one's own, a product a parameter, which is too few of a convolution."""
     widths = (env.observation_size, *configuration.hidden_sizes, env.num_actions)
     products = sum(a * b for a, b in itertools.pairwise(widths))
+    if env.network is not None:
+        products = parameter_count(configuration.shape, env)
     return updates(configuration, steps) * 4.0 * configuration.batch_size * 2 * products

@@ -24,12 +24,14 @@ class Snapshot:
     """A tile of P agents on the host."""
 
     tile: int
-    """Index among the tiles of the plan."""
+    """Its number, see :class:`jaxrl.population.layout.TilePlace`."""
     step: int
     leaves: list[np.ndarray]
     """Of the tile without its ring, in the order of JAX's trees."""
     blocks: dict[int, np.ndarray]
     """Blocks of the ring, ``[P, rows, W]``, by their first position."""
+    since: int = 0
+    """Step from which on the blocks hold what was written; 0 for all of it."""
 
     @property
     def size(self) -> int:
@@ -55,7 +57,7 @@ def take_snapshot(index: int, tile: Tile, step: int, since: int) -> Snapshot:
     ring = np.asarray(tile.ring)
     starts = written_blocks(since, step, ring.shape[1])
     blocks = {start: ring[:, start : start + BLOCK_ROWS].copy() for start in starts}
-    return Snapshot(index, step, leaves, blocks)
+    return Snapshot(index, step, leaves, blocks, since)
 
 
 def written_blocks(since: int, step: int, capacity: int) -> list[int]:

@@ -57,9 +57,10 @@ class TileRun:
     def take_snapshot(self, control: Control) -> Snapshot:
         """A snapshot as ``control`` wants it: of what is new since the last, or whole."""
         assert self.state is not None
+        wanted = control.wanted  # first: a later request has to be answered again
         since = 0 if self.snapshots < control.wanted_whole else self.saved_step
         snapshot = take_snapshot(self.place.number, self.state, self.step, since)
-        self.snapshots, self.saved_step = control.wanted, self.step
+        self.snapshots, self.saved_step = wanted, self.step
         control.hold(snapshot.size)
         return snapshot
 

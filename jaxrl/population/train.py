@@ -7,6 +7,7 @@ are read by whoever iterates, on another thread than those that feed the devices
 neither reading nor writing. Only at a *rung* it waits: until the host has said which agents stop.
 """
 
+import collections
 import concurrent.futures
 import functools
 import queue
@@ -244,14 +245,30 @@ class _Run:
         for tile in self._tiles:
             tile.saved_step = 0  # a checkpoint under way ends here, and what it had is lost
         self._layout = self._layout.after(decided[rung])
-        self._tiles = [
-            self._put_together(place, tiles) if place.sources else tiles[place.number]
-            for place in self._layout.tiles
-        ]
+        self._tiles = list(self._put_all_together(tiles))
         passed = Rung(decided[rung], self._layout)
         nobody, ready = np.array([], int), self._compiler.shapes_ready()
         self._queue.put(Report(-1, nobody, rung, 0, 0.0, ready, rung=passed))
         self._changed.notify_all()
+
+    def _put_all_together(self, tiles: Mapping[int, TileRun]) -> Iterator[TileRun]:
+        """The layout's tiles, of those before it, whose memory is given back as soon as it can be."""
+        waiting = collections.Counter(
+            number
+            for place in self._layout.tiles
+            for number in {tile for tile, _ in place.sources} or {place.number}
+        )
+        for number in tiles.keys() - waiting.keys():
+            tiles[number].state = None
+        for place in self._layout.tiles:
+            if not place.sources:
+                yield tiles[place.number]  # it stays as it is
+                continue
+            yield self._put_together(place, tiles)
+            for number in {tile for tile, _ in place.sources}:
+                waiting[number] -= 1
+                if not waiting[number]:
+                    tiles[number].state = None
 
     def _put_together(self, place: TilePlace, tiles: Mapping[int, TileRun]) -> TileRun:
         sources = {number: tiles[number] for number, _ in place.sources}

@@ -46,8 +46,9 @@ def write_pictures(sweep: SoFar, directory: RunDirectory, conclusion: Conclusion
 
 def _of_winner(sweep: SoFar, directory: RunDirectory) -> Episodes | None:
     """Of the best policy that has been saved, where Gymnasium has its environment."""
+    spec = sweep.saved.spec
     try:
-        return play(load_policy(directory.best / "1", sweep.saved.spec.network), _EPISODES)
+        return play(load_policy(directory.best / "1", spec.network, spec.env), _EPISODES)
     except InputError:
         return None
 

@@ -39,11 +39,8 @@ class Result:
     """Of training and evaluating, its share of each tile's; as the next not in ``results.csv``."""
     evaluations: dict[int, float] = dataclasses.field(default_factory=dict)
     """Mean returns of the evaluations during training, by step."""
-
-    @property
-    def latest_return_mean(self) -> float:
-        """Of the latest evaluation during training."""
-        return next(reversed(self.evaluations.values()), math.nan)
+    latest_return_mean: float = math.nan
+    """The last of these, which another thread may read meanwhile."""
 
     def evaluation_at(self, step: int) -> float:
         """The mean return of an evaluation; NaN where it had diverged."""
@@ -110,7 +107,8 @@ class Results:
             result.device_seconds += report.seconds / len(report.agents)
             if report.evaluation is not None and is_new:
                 values = {name: column[place] for name, column in report.evaluation.items()}
-                result.evaluations[report.step] = float(values["eval_return_mean"])
+                result.latest_return_mean = float(values["eval_return_mean"])
+                result.evaluations[report.step] = result.latest_return_mean
                 result.train_return_mean = float(values["train_return_mean"])
                 result.updates = int(values["updates"])
                 result.diverged = bool(values["diverged"])

@@ -20,7 +20,8 @@ SAMPLER_NAMES: tuple[str, ...] = (*SAMPLERS, "grid", *MODELS)
 _NEEDS = {"cmaes": ("cmaes", "search"), "gp": ("torch", "gp")}
 """The package that a sampler stands on, and the extra that brings it."""
 _MOST_REDRAWS = 20
-_MOST_BY_GP = 64  # of one generation; each takes it some seconds
+MOST_BY_GP = 64
+"""Configurations of one generation that ``gp`` may be asked for: each takes it some seconds."""
 _DRAWN, _ASKED = 1024, 64  # candidates: what chance gives at once, and a model in a second
 
 
@@ -59,15 +60,7 @@ class Proposer:
         ``told`` are all earlier ones, in the order in which they were proposed. The answer depends
         on nothing else that is not the proposer's, so a search that was interrupted goes on to the
         same proposals. Generations are of one size, but for the last.
-
-        Raises:
-            InputError: the generation is too large for the sampler.
         """
-        if self.sampler == "gp" and count > _MOST_BY_GP:
-            raise InputError(
-                f"the sampler gp takes seconds for each configuration: {count} in a generation are "
-                f"more than {_MOST_BY_GP}; use smaller generations, or --sampler tpe."
-            )
         return self._proposals(generation, count, len(told), told)
 
     def _proposals(
