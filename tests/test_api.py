@@ -64,7 +64,7 @@ def test_it_is_the_sweep_of_the_command(tmp_path):
     [
         {"seed": 1, "finalists": 1, "final_seeds": 1, "verify": 1, "generations": 1},
         {"eval_episodes": 1, "stop_at": 0.0, "pbt": True, "select": "best"},
-        {"budget_seconds": 1.0, "fixed": {"gamma": 1.0, "hidden_sizes": [8], "dueling": True}},
+        {"budget_seconds": 1.0, "fixed": {"gamma": 1.0, "hidden_sizes": (8,), "dueling": True}},
     ],
     ids=lambda changes: next(iter(changes)),
 )

@@ -29,7 +29,7 @@ def test_a_policy_that_holds_the_pole_is_scored_at_the_limit_and_a_bad_one_is_no
     class Balancing:
         """Pushes to where the pole falls: a controller known to hold it."""
 
-        env_id = "CartPole-v1"
+        env_id, num_actions, observation_mean = "CartPole-v1", 2, np.zeros(4)
 
         def act(self, observations):
             position, speed, angle, turning = observations.T

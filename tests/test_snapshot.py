@@ -122,7 +122,7 @@ def test_a_host_that_does_not_write_is_not_asked_to_hold_more(monkeypatch):
 
 def test_a_snapshot_leaves_the_tile_where_it_is(monkeypatch):
     """A view of a buffer that is given up must not make the next program copy it."""
-    from jaxrl.population import train as module
+    from jaxrl.population import tile_run as module
 
     places = []
     monkeypatch.setattr(
