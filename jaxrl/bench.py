@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
 def _check(args: argparse.Namespace) -> None:
     if args.configs < 1:
         raise InputError(f"--configs {args.configs}: give 1 or more.")
+    if args.peers and args.device == "gpu":
+        raise InputError("--peers run on the CPU: leave --device gpu out.")
+    if args.peers and shutil.which(args.peer_python) is None:
+        raise InputError(f"--peer-python {args.peer_python}: there is no such program.")
     if args.peers and args.workload != "w1":
         raise InputError("--peers run workload w1: leave --workload out.")
     if args.quick and args.workload == "w3":
@@ -175,10 +180,12 @@ def _bench(console: Console, args: argparse.Namespace) -> None:
         "devices": results,
         **_conclude(console, results, args.configs),
     }
-    if args.peers and "cpu" in results:
-        report["peers"] = _bench_peers(console, args.peer_python, results["cpu"])
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    try:
+        if args.peers:
+            report["peers"] = _bench_peers(console, args.peer_python, results["cpu"])
+    finally:  # whatever a peer does, what was measured is kept
+        if args.json is not None:
+            args.json.write_text(json.dumps(report, indent=1) + "\n")
     if args.plot is not None:
         from jaxrl.benchmark.picture import draw
 

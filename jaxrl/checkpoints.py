@@ -29,7 +29,7 @@ from jaxrl.errors import brief
 from jaxrl.population.report import Report, Rung
 from jaxrl.population.snapshot import Control, SavedTile, Snapshot
 
-_LEAST_INTERVAL = 0.1
+_LEAST_INTERVAL, _LONGEST_WAIT = 0.1, 3600.0
 SHORTEST_INTERVAL = 120.0
 """Seconds between checkpoints by default, where they are quick to write."""
 WRITES_PER_INTERVAL = 20.0
@@ -182,7 +182,7 @@ class Checkpoints:
     def _receive(self, due: float) -> Snapshot | Rung | int | tuple[()] | None:
         """The next that was added, or an empty tuple when a checkpoint is due."""
         try:
-            return self._queue.get(timeout=max(due - time.monotonic(), 0.0))
+            return self._queue.get(timeout=min(max(due - time.monotonic(), 0.0), _LONGEST_WAIT))
         except queue.Empty:
             return ()
 

@@ -55,16 +55,20 @@ class Conclusion:
     def _threshold(self) -> float | None:
         return reward_threshold(self.spec.env)
 
-    def write(self, directory: RunDirectory, journal: Journal) -> None:
-        """Writes it all to the run directory, and to the journal what a tracker is to hear."""
+    def write(self, directory: RunDirectory) -> None:
+        """Writes it all to the run directory."""
         directory.write(directory.results.name, self.results.to_csv().encode())
         directory.write("costs.csv", to_csv(self.costs).encode())
         if self.fresh.of_agent:
             directory.write(directory.finalists.name, self.fresh.to_csv().encode())
         if self.importances:
             directory.write_json("importances.json", self.importances)
+        if self.finalists:
+            directory.write_json("finalists.json", to_json(self.finalists))
+
+    def note(self, journal: Journal) -> None:
+        """Writes to the journal what a tracker is to hear of it."""
+        if self.importances:
             journal.append("importances", shares=self.importances)
         if self.finalists:
-            rows = to_json(self.finalists)
-            directory.write_json("finalists.json", rows)
-            journal.append("finalists", rows=rows)
+            journal.append("finalists", rows=to_json(self.finalists))

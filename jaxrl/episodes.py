@@ -15,8 +15,10 @@ class Episodes:
 
     returns: np.ndarray
     """[N]."""
+    lengths: np.ndarray
+    """[N], steps."""
     limit: int
-    """Steps after which an episode is cut off."""
+    """Steps after which an episode is cut off; 0 where there is no such limit."""
     first: np.ndarray
     """[T, O]: what was observed in the first one."""
 
@@ -24,10 +26,11 @@ class Episodes:
         """Their mean, spread and share at the limit, in a line."""
         mean, std = self.returns.mean(), self.returns.std()
         error = std / np.sqrt(len(self.returns))
-        share = np.mean(self.returns >= self.limit)
+        share = np.mean(self.lengths >= self.limit)
+        at_limit = f", at the limit of {self.limit} steps: {share:.0%}" if self.limit else ""
         return (
             f"mean return {mean:.2f} (standard error {error:.2f}), standard deviation {std:.2f}, "
-            f"lowest {self.returns.min():.0f}, at the limit of {self.limit}: {share:.0%}"
+            f"lowest {self.returns.min():.0f}{at_limit}"
         )
 
 
@@ -51,9 +54,11 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
     observations = np.stack(
         [env.reset(seed=int(s))[0].ravel() for env, s in zip(made, seeds, strict=True)]
     )
-    returns, first, running = np.zeros(episodes), [observations[0]], np.arange(episodes)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
+    first, running = [observations[0]], np.arange(episodes)
     while len(running):
         actions = policy.act(observations)
+        lengths[running] += 1
         still = []
         for i in running:
             observation, reward, terminated, truncated, _ = made[i].step(int(actions[i]))
@@ -65,7 +70,7 @@ def play(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
             first.append(observations[0].copy())
         running = np.array(still, int)
     limit = made[0].spec.max_episode_steps if made[0].spec else None
-    return Episodes(returns, limit or 0, np.array(first))
+    return Episodes(returns, lengths, limit or 0, np.array(first))
 
 
 def play_gymnax(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
@@ -86,18 +91,20 @@ def play_gymnax(policy: Policy, episodes: int, seed: int = 0) -> Episodes:
     reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
     key = jax.random.key(seed, impl="threefry2x32")
     observation, state = reset(jax.random.split(key, episodes))
-    returns, running = np.zeros(episodes), np.ones(episodes, bool)
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, int)
+    running = np.ones(episodes, bool)
     first, t = [np.asarray(observation[0])], 0
     while running.any():
         t += 1
         keys = jax.random.split(jax.random.fold_in(key, t), episodes)
         taken, state = step(keys, state, policy.act(np.asarray(observation)).astype(np.int32))
         returns += np.where(running, np.asarray(taken.reward), 0.0)
+        lengths += running
         if running[0]:
             first.append(np.asarray(taken.final_observation[0]))
         running &= ~np.asarray(taken.terminated | taken.truncated)
         observation = taken.observation
-    return Episodes(returns, env.max_episode_steps, np.array(first))
+    return Episodes(returns, lengths, env.max_episode_steps, np.array(first))
 
 
 def _check(policy: Policy, size: int, actions: int | None) -> None:

@@ -122,10 +122,10 @@ class Search:
 
     def _search(self, books: Books, is_new: bool) -> Outcome:
         if self._session is not None:
-            if self._session.per_hour is not None:
-                self._display.say(f"tracking: {self._session.estimate()}")
             with storage_errors(self._directory):
                 self._session.start(self._directory, is_new)
+            if self._session.per_hour is not None:
+                self._display.say(f"tracking: {self._session.estimate()}")
         status = "failed"
         self._report.start()
         try:
@@ -195,13 +195,14 @@ class Search:
         with (
             contextlib.suppress(OSError) if status == "failed" else storage_errors(self._directory)
         ):
-            conclusion.write(directory, books.journal)
+            conclusion.write(directory)
             if conclusion.finalists:
                 self._best[FINALISTS].save(self._history.finalists.ranking())
             elif len(self._best[VERIFICATION]):
                 self._best[VERIFICATION].save(self._history.results.ranking())
             else:
                 self._best[SEARCH].save()
+            conclusion.note(books.journal)
             books.journal.append("end", status=status)
         books.journal.close()
         if status == "finished":
@@ -222,7 +223,7 @@ class Search:
             return None
         try:
             seconds = HASTY_DRAIN_SECONDS if self._is_hasty(status) else DRAIN_SECONDS
-            return self._session.finish(seconds)
+            return self._session.finish(seconds, may_register=status == "finished")
         except KeyboardInterrupt:  # who does not want to wait for it
             return False
 
@@ -242,7 +243,7 @@ class Search:
         if self._session is not None:
             notes += self._session.tracker.notes
             if not tracked:
-                reason = self._session.follower.trouble or "it is too slow"
+                reason = self._session.trouble or "it is too slow"
                 notes.append(f"the tracker did not receive everything ({reason})")
         return Outcome(
             conclusion,

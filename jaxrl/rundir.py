@@ -18,7 +18,11 @@ SPACE = "space.yaml"
 
 def refuse_existing(path: pathlib.Path) -> None:
     """Raises ``InputError`` where something is at ``path`` already."""
-    if path.exists() or path.is_symlink():
+    try:
+        is_there = path.exists() or path.is_symlink()
+    except OSError as error:
+        raise InputError(f"cannot look at the run directory {path}: {error.strerror}.") from None
+    if is_there:
         raise InputError(
             f"the run directory {path} exists; nothing in it was changed. Give another --run-dir, or "
             "--resume to go on with the sweep in it."

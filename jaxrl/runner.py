@@ -2,7 +2,7 @@
 
 import pathlib
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, SweepError
 from jaxrl.generations import Outcome, Search
 from jaxrl.preparation import PreparedSweep, describe
 from jaxrl.rundir import SPACE, SPECIFICATION, RunDirectory, refuse_existing
@@ -10,7 +10,7 @@ from jaxrl.saved import SavedSweep, sweep_json
 from jaxrl.search.mirror import StudyCopy
 from jaxrl.tracking.projection import Description
 from jaxrl.tracking.session import Session, Tracking, address, open_tracker
-from jaxrl.training import Display
+from jaxrl.training import Display, storage_errors
 
 
 def begin(
@@ -43,9 +43,14 @@ def begin(
             display.say(line)
     copy = _study_copy(study, description, sweep)
     directory = RunDirectory.make(run_dir)
-    if sweep.space is not None:
-        directory.write(SPACE, sweep.space.to_yaml().encode())
-    directory.write_json(SPECIFICATION, sweep_json(sweep, description))
+    try:
+        with storage_errors(directory):
+            if sweep.space is not None:
+                directory.write(SPACE, sweep.space.to_yaml().encode())
+            directory.write_json(SPECIFICATION, sweep_json(sweep, description))
+    except SweepError:
+        directory.remove(run_dir)  # nothing can go on with it
+        raise
     return Search(sweep, directory, session, display, checkpoint_every, copy).run(is_new=True)
 
 

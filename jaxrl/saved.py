@@ -74,7 +74,7 @@ class SavedSweep:
     def refuse_other(self, given: Mapping[str, Any]) -> None:
         """Raises ``InputError`` where the fields ``given`` of a specification are not this one's."""
         stored = {**dataclasses.asdict(self.spec), "experiment": self.description.experiment}
-        pairs = {name: (json.dumps(stored[name]), json.dumps(v)) for name, v in given.items()}
+        pairs = {name: (_text(stored[name]), _text(v)) for name, v in given.items()}
         others = [
             f"{n} is {there} there and {here} here"
             for n, (there, here) in pairs.items()
@@ -118,6 +118,12 @@ class SavedSweep:
             return sweep
         warning = f"{', '.join(changed)}: numbers from here on may differ in their last digits"
         return dataclasses.replace(sweep, warnings=(*sweep.warnings, warning))
+
+
+def _text(value: Any) -> str:
+    """The same for the same, 475 and 475.0 among them."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if is_whole else value, sort_keys=True)
 
 
 def _versions() -> dict[str, str | None]:

@@ -10,7 +10,7 @@ from jaxrl.errors import InputError
 from jaxrl.population.plan import Budget
 from jaxrl.search.allowance import OFFERING, Allowance
 from jaxrl.search.models import MODELS
-from jaxrl.search.parameters import check_seed
+from jaxrl.search.parameters import check_parameter, check_seed
 from jaxrl.search.pbt import FEWEST
 from jaxrl.search.pruners import PRUNERS
 from jaxrl.search.results import AVERAGES, SELECTIONS
@@ -79,6 +79,8 @@ class SweepSpec:
 
     def __post_init__(self) -> None:
         self._check_kinds()
+        fixed = {name: check_parameter(name, value) for name, value in self.fixed.items()}
+        object.__setattr__(self, "fixed", fixed)
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
@@ -86,8 +88,6 @@ class SweepSpec:
             is_timed = self.budget_seconds is not None and not self.pbt
             object.__setattr__(self, "pruner", "halving" if is_timed else "none")
         self._check_budget()
-        self._check_pbt()
-        self._check_gp()
         most = self.configs if self.budget_seconds is None else MAX_AGENTS
         if self.generations is not None and not 1 <= self.generations <= most:
             raise InputError(
@@ -98,6 +98,8 @@ class SweepSpec:
             raise InputError(
                 "--generations draws configurations and --config-table lists them: give one of the two."
             )
+        self._check_pbt()
+        self._check_gp()
         if self.configs * self.seeds > MAX_AGENTS:
             raise InputError(
                 f"{self.configs} configurations of {self.seeds} seeds are more than {MAX_AGENTS:,} "
@@ -115,7 +117,7 @@ class SweepSpec:
     def _check_gp(self) -> None:
         if self.sampler != "gp" or self.config_table is not None or self.budget_seconds is not None:
             return
-        if (most := self.sizes[-1]) > MOST_BY_GP:
+        if (most := max(self.sizes)) > MOST_BY_GP:
             raise InputError(
                 f"the sampler gp takes seconds for each configuration, and {most} in a generation are "
                 f"more than {MOST_BY_GP}: use more --generations, or --sampler tpe."
@@ -226,18 +228,19 @@ class SweepSpec:
 
     @property
     def sizes(self) -> list[int]:
-        """Configurations of each generation, where not time decides: all the same but the last, which
-        takes the rest."""
+        """Configurations of each generation, where not time decides: as even as they can be; of
+        ``cmaes`` all the same but the last, which takes the rest."""
         count = self.generations
         if count is None:
             count = 1
             if self.sampler in MODELS and self.config_table is None:
                 count = min(self.configs, _LEARNED_IN)
-                while _sizes(self.configs, count)[-1] > _LARGEST_LEARNED:
+                while max(self._sizes(count)) > _LARGEST_LEARNED:
                     count += 1
-        return _sizes(self.configs, count)
+        return self._sizes(count)
 
-
-def _sizes(configs: int, count: int) -> list[int]:
-    size = configs // count
-    return [size] * (count - 1) + [configs - size * (count - 1)]
+    def _sizes(self, count: int) -> list[int]:
+        size, rest = divmod(self.configs, count)
+        if self.sampler == "cmaes":  # whose population keeps its size
+            return [size] * (count - 1) + [size + rest]
+        return [size + 1] * rest + [size] * (count - rest)

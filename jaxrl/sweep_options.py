@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -227,7 +228,7 @@ def looked_at(args: argparse.Namespace) -> str | None:
 def tracking(args: argparse.Namespace) -> Tracking | None:
     """How the sweep is tracked; None where it is not."""
     found = tracking_options(args, args.tracking_uri)
-    if args.checkpoint_every is not None and not args.checkpoint_every >= 0:
+    if args.checkpoint_every is not None and not 0 <= args.checkpoint_every < math.inf:
         raise InputError(f"--checkpoint-every {args.checkpoint_every}: give 0 or more seconds.")
     for option in ("tracking_uri", "register"):
         if args.no_track and getattr(args, option) is not None:

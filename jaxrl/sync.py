@@ -54,7 +54,8 @@ def _sync(console: Console, args: argparse.Namespace) -> bool:
     if arrived:
         say(console, f"everything has arrived, in {tracker.requests:,} requests")
     else:
-        say(console, f"not everything has arrived: {session.follower.trouble}; run this again")
+        reason = session.trouble or "it is too slow"
+        say(console, f"not everything has arrived: {reason}; run this again")
     return arrived
 
 

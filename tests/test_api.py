@@ -1,6 +1,7 @@
 """What the commands do, from Python: the documented examples, and an environment of one's own."""
 
 import doctest
+import json
 import math
 import pathlib
 import shlex
@@ -19,6 +20,7 @@ from jaxrl.search.space import Space
 from jaxrl.specification import SweepSpec
 from jaxrl.sweep import main
 from jaxrl.sweep_options import given_fields, parser
+from jaxrl.tracking.session import Tracking
 
 pytestmark = pytest.mark.usefixtures("compilation_cache")
 
@@ -73,6 +75,22 @@ def test_the_command_of_a_specification_asks_for_it(changes):
     words = shlex.split(spec.command())
     assert words[:3] == ["python", "-m", "jaxrl.sweep"]
     assert SweepSpec(**given_fields(parser(None).parse_args(words[3:]))) == spec
+
+
+def test_what_is_fixed_is_as_the_command_line_has_it(tmp_path):
+    spec = SweepSpec(fixed={"batch_size": np.int64(16), "hidden_sizes": [8]})
+    assert json.loads(json.dumps(spec.fixed)) == {"batch_size": 16, "hidden_sizes": [8]}
+    with pytest.raises(InputError, match="batch_size"):
+        SweepSpec(fixed={"batch_size": "many"})
+    for target in (600, 600.0):
+        spec = SweepSpec(configs=1, stop_at=target, fixed={"hidden_sizes": [8]}, **TINY)
+        assert sweep(spec, tmp_path / "run").status == "finished"
+
+
+@pytest.mark.parametrize("wrong", [{"track": "top10"}, {"register": "a/b"}], ids=str)
+def test_tracking_is_checked_before_anything_is_made(wrong):
+    with pytest.raises(InputError):
+        Tracking(**wrong)
 
 
 def test_results_hold_numbers_also_where_they_are_none(tmp_path):

@@ -54,6 +54,8 @@ def test_the_command_measures_a_machine_without_a_gpu(short, tmp_path, capsys):
         (["--quick", "--workload", "w3"], "--quick is for w1 and w2"),
         (["--device", "tpu"], "invalid choice"),
         (["--device", "gpu"], "JAX sees no GPU here"),
+        (["--peers", "--device", "gpu"], "leave --device gpu out"),
+        (["--peers", "--peer-python", "/nowhere/python"], "there is no such program"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(arguments, message, capsys):

@@ -60,6 +60,17 @@ def test_the_interval_of_equal_scores_is_a_point_and_of_one_seed_there_is_none()
     assert interval([1.0, 5, 9, 13]) == interval([1.0, 5, 9, 13])
 
 
+def test_the_interval_and_the_flattery_are_of_the_average_that_ranks():
+    scores = [500.0] * 7 + [9.0]
+    low, high = interval(scores, "mean")
+    assert low < np.mean(scores) < high
+    assert interval(scores) == (500, 500)
+    same = {0: [500.0] * 15 + [9.0] * 5}
+    for rank_by in ("mean", "iqm"):
+        search, fresh = results(same, rank_by=rank_by), results(same, rank_by=rank_by)
+        assert compare(search, fresh, 475)[0].flattery == 0
+
+
 def test_in_json_what_is_not_known_is_null():
     (row,) = to_json(compare(results({0: [3.0]}), results({0: [4.0]}), threshold=None))
     assert row["fresh_low"] is row["fresh_high"] is row["solved"] is None

@@ -222,6 +222,21 @@ def test_whole_numbers_and_steps_change_by_one_at_least(entry, before, after):
     assert moved == after
 
 
+def test_a_value_that_is_outside_its_interval_is_drawn_anew():
+    interval = {"low": 0.1, "high": 10.0, "when": {"double_q": [True]}, "otherwise": math.inf}
+    space = Space({"double_q": {"choices": [True, False]}, "huber_delta": interval})
+    values = {i: {"double_q": False, "huber_delta": math.inf} for i in range(5)}
+    scores, seen = {i: float(i) for i in range(5)}, set()
+    for seed in range(50):
+        ((_, new),) = Evolution(space, (500,), (seed,)).copies(500, scores, values).values()
+        seen.add(new["double_q"])
+        right = (
+            0.1 <= new["huber_delta"] <= 10 if new["double_q"] else new["huber_delta"] == math.inf
+        )
+        assert right
+    assert seen == {True, False}
+
+
 def test_what_varies_under_a_condition_follows_it():
     interval = {"choices": [100, 500], "when": {"double_q": [True]}}
     space = Space({"double_q": {"choices": [True, False]}, "target_update_interval": interval})

@@ -46,11 +46,11 @@ def test_a_policy_that_holds_the_pole_is_scored_at_the_limit_and_a_bad_one_is_no
     assert held.limit == 500
     np.testing.assert_array_equal(held.returns, 500)
     assert held.first.shape == (501, 4)
-    assert "at the limit of 500: 100%" in held.describe()
+    assert "at the limit of 500 steps: 100%" in held.describe()
     fallen = play(Pushing(), 12)
     assert (fallen.returns < 12).all()
     assert len(fallen.first) == fallen.returns[0] + 1
-    assert "at the limit of 500: 0%" in fallen.describe()
+    assert "at the limit of 500 steps: 0%" in fallen.describe()
 
 
 def test_both_environments_agree_on_how_good_a_policy_is(run_dir):
@@ -70,9 +70,13 @@ def test_episodes_depend_on_their_seed_alone(run_dir):
 
 
 def test_a_line_tells_mean_error_spread_and_the_lowest():
-    line = Episodes(np.array([500.0, 300.0]), 500, np.zeros((1, 4))).describe()
+    line = Episodes(
+        np.array([500.0, 300.0]), np.array([500, 300]), 500, np.zeros((1, 4))
+    ).describe()
     assert "mean return 400.00 (standard error 70.71)" in line
-    assert "standard deviation 100.00, lowest 300, at the limit of 500: 50%" in line
+    assert "standard deviation 100.00, lowest 300, at the limit of 500 steps: 50%" in line
+    punished = Episodes(np.array([-500.0, -80.0]), np.array([500, 81]), 500, np.zeros((1, 6)))
+    assert "at the limit of 500 steps: 50%" in punished.describe()
 
 
 def test_the_pole_is_drawn_where_it_is():

@@ -219,6 +219,8 @@ def test_credentials_go_to_mlflow_and_are_not_kept_for_another_server():
         "https://me:SEC#RET@h.example",
         "https://me:SEC?RET@h.example",
         "https://me:#SECRET@h.example",
+        "https://me:SEC：RET@h.example",
+        "https://me:SEC[RET@h.example",
     ],
 )
 def test_a_password_that_is_not_encoded_is_refused_and_not_shown(uri):
@@ -245,6 +247,11 @@ def test_credentials_that_the_user_set_are_left_alone(monkeypatch):
 @pytest.mark.parametrize("uri", ["sqlite:///a@b.db", "https://h/x@y", "databricks"])
 def test_addresses_without_credentials_stay_as_they_are(uri):
     assert take_credentials(uri) == public_uri(uri) == uri
+
+
+def test_a_databases_password_is_not_shown():
+    uri = "postgresql://me:SECRET@h/db?sslmode=require&password=SECRET"
+    assert public_uri(uri) == "postgresql://h/db?sslmode=require"
 
 
 def test_the_environment_may_hold_the_connection_string(

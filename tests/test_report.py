@@ -191,6 +191,8 @@ def large(run_dir, count=2_000, steps=50_000):
     finals = {n: rng.uniform(9, 500, count) for n in ("last_mean", "last_std", "best_mean")}
     metrics = {**finals, **dict.fromkeys(("diverged", "device_seconds"), np.zeros(count))}
     journal.append("final", step=steps, agents=agents, metrics=metrics)
+    shares = {"gamma": 0.5, "tau": 0.3, "learning_rate": 0.2}
+    journal.append("importances", shares={"score": shares, "steps_to_solve": shares})
     journal.append("end", status="finished")
     return run_dir
 
@@ -256,6 +258,8 @@ def test_two_thousand_configurations_make_a_page_that_is_not_large(tmp_path):
     run_dir = large(tmp_path / "large")
     assert report([str(run_dir)]) == 0
     assert (run_dir / "report.html").stat().st_size < 10e6
+    found = figures_of((run_dir / "report.html").read_text())
+    assert [bar["name"] for bar in found["importances"]["data"]] == ["score", "steps to solve"]
     with chromium("--enable-unsafe-swiftshader", log=True) as browser:
         opened(browser, run_dir / "report.html")
         scroll_through(browser, 3)

@@ -77,6 +77,15 @@ def test_an_ended_sweep_that_goes_on_holds_back_again():
     assert sent(selection, evaluation(0, 4)) == []
 
 
+def test_what_arrived_before_counts_for_whom_is_sent_later():
+    """Another process, after the parent's end has arrived."""
+    selection = Selection(Choice.parse("top:2"))
+    for update in (evaluation(1, 1, value=9), RunUpdate(None, 2, status="FINISHED")):
+        selection.note(update)
+    late = sent(selection, *(evaluation(c, 1, value=c) for c in (0, 2, 3)))
+    assert {update.config for update in late} == {3}
+
+
 @pytest.mark.parametrize("text", ["", "none", "top", "top:", "top:0", "top:-1", "top:1.5", "all "])
 def test_other_choices_are_refused(text):
     with pytest.raises(InputError, match="give all, top:N"):

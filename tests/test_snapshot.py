@@ -23,6 +23,8 @@ from jaxrl.population.snapshot import (
 from jaxrl.population.tile import TileFunctions
 from jaxrl.population.train import train
 
+pytestmark = pytest.mark.usefixtures("compilation_cache")
+
 VALUES = {"hidden_sizes": [8], "buffer_size": 5000, "learning_starts": 100, "train_freq": 7}
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -229,6 +230,29 @@ def test_by_default_no_generation_is_too_large_for_it(configs):
     assert sum(sizes) == configs
     assert len(sizes) >= min(configs, 8)
     assert 1 <= min(sizes) <= max(sizes) <= 64
+
+
+@pytest.mark.parametrize(("sampler", "most_apart"), [("tpe", 1), ("random", 1), ("cmaes", 100)])
+def test_generations_are_as_even_as_they_can_be(sampler, most_apart):
+    sizes = SweepSpec(sampler=sampler, configs=1_000, generations=300).sizes
+    assert (len(sizes), sum(sizes)) == (300, 1_000)
+    assert max(sizes) - min(sizes) <= most_apart
+    assert len(set(sizes[:-1])) == 1 or sampler != "cmaes"
+
+
+def test_what_failed_counts_as_the_worst(monkeypatch):
+    from jaxrl.search import models
+
+    told = [
+        Told({"gamma": 0.9}, 100.0),
+        Told({"gamma": 0.99}, 400.0),
+        Told({"gamma": 0.9}, None, intermediate={100: 377.0}),
+    ]
+    values = []
+    study = SimpleNamespace(add_trial=lambda trial: values.append(trial.value), ask=lambda: None)
+    monkeypatch.setattr("optuna.create_study", lambda **_: study)
+    next(models._from_optuna(None, Space({"gamma": Choice([0.9, 0.99])}), told, knows_pruned=True))
+    assert values == [100.0, 400.0, 100.0]
 
 
 class TestMirror:

@@ -320,6 +320,7 @@ def test_what_tracking_will_cost_is_said_before_it_starts(tmp_path, capsys):
         (["--tracker-requests-per-hour", "0"], "give 1 or more"),
         (["--checkpoint-every", "-1"], "give 0 or more seconds"),
         (["--checkpoint-every", "nan"], "give 0 or more seconds"),
+        (["--checkpoint-every", "inf"], "give 0 or more seconds"),
     ],
 )
 def test_bad_options_are_refused(arguments, message, capsys):

@@ -16,6 +16,8 @@ from test_resume import SWEEP, assert_mlflow_has_it, evaluations, start, wait_fo
 from jaxrl.rundir import RunDirectory
 from jaxrl.sweep import main
 from jaxrl.sync import main as sync
+from jaxrl.tracking.delivery import Delivery
+from jaxrl.tracking.session import address
 
 pytest_plugins = ["mlflow_server"]
 pytestmark = pytest.mark.usefixtures("compilation_cache")
@@ -116,6 +118,16 @@ def test_what_is_sent_later_is_what_was_begun(mlflow_server, tmp_path, monkeypat
     names = [path.name for path in RunDirectory(tmp_path / "run").attachments]
     assert names == ["results.csv", "sweep.json", "report.html", "curves.png", "importances.png"]
     assert [json.loads(line).get("artifact") for line in after] == names
+
+
+def test_where_it_goes_on_is_where_it_was_but_for_a_connection_string(tmp_path, monkeypatch):
+    Delivery(tmp_path, "http://before").write()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://else")
+    assert address(None, tmp_path) == "http://before"
+    assert address(None, tmp_path / "never") == "http://else"
+    monkeypatch.setenv("JAXRL_TRACKING_URI", "http://now")
+    assert address(None, tmp_path) == "http://now"
+    assert address("http://given", tmp_path) == "http://given"
 
 
 def test_a_lost_answer_to_a_creation_makes_no_second_run(untracked, mlflow_proxy, tmp_path):

@@ -80,6 +80,8 @@ def test_a_target_is_reached_on_enough_seeds():
     assert results.has_reached(500)
     assert not results.has_reached(500, 4)
     assert results.has_reached(499, 4)
+    results.of_agent[0].diverged = True
+    assert not results.has_reached(500)
 
 
 STEPS = 1600

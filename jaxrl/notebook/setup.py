@@ -91,7 +91,7 @@ def connect(how: str = "paste", experiment: str = "jaxrl") -> None:
     given = _secret() if how == "secret" else getpass.getpass("connection string (not shown): ")
     if not given.strip():
         raise InputError("the connection string is empty: python -m jaxrl.serve shows it.")
-    if (found := re.search(r"https?://\S+", given)) is None:
+    if (found := re.search(r"https?://[^\s'\"]+", given)) is None:
         raise InputError(
             "that is no connection string, which begins with https:// or http://: "
             "python -m jaxrl.serve shows it."

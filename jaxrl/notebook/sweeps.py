@@ -73,11 +73,14 @@ def retrain(
                 f"{target} holds another configuration, trained again: give another folder, or "
                 "remove it."
             )
+    fresh = FRESH_SEED + (
+        spec["final_seeds"] if spec["finalists"] else 0
+    )  # not those that named it
     table = source / "best.json"
     table.write_text(json.dumps([configuration]))
     _run(
         target,
-        *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(FRESH_SEED)],
+        *["--config-table", str(table), "--seeds", str(seeds), "--seed", str(fresh)],
         *["--steps", str(spec["steps"]), "--env", spec["env"]],
         *(["--network", spec["network"]] if spec["network"] else []),
         *(["--eval-every", str(spec["eval_every"])] if spec["eval_every"] else []),
@@ -103,7 +106,8 @@ def download(run_dir: str | pathlib.Path) -> None:
     folder = path / "download"
     shutil.copytree(path / "best", folder / "best", dirs_exist_ok=True)
     shutil.copy(path / "results.csv", folder)
-    if os.environ.get(VARIABLE) == f"sqlite:///{own_database()}":
+    is_own = os.environ.get(VARIABLE) == f"sqlite:///{own_database()}"
+    if is_own and pathlib.Path(own_database()).exists():
         shutil.copy(own_database(), folder)
     archive = shutil.make_archive(str(path / f"{path.name}-best"), "zip", folder)
     shutil.rmtree(folder)

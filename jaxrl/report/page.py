@@ -161,7 +161,8 @@ def _leaderboard(sweep: SoFar, conclusion: Conclusion, scores: Mapping[int, floa
     rows = [[*head, *names]]
     for rank, config in enumerate(ranking, 1):
         seeds = results.seeds(config)
-        score = _number(scores[config]) + _interval([results.score(result) for result in seeds])
+        score = _number(scores[config])
+        score += _interval([results.score(r) for r in seeds], sweep.saved.spec.rank_by)
         if math.isnan(results.average(config)):
             score = f"({score})"
         row = [str(rank), str(config), score, str(len(seeds)), _state(sweep, seeds)]
@@ -234,10 +235,10 @@ def _picture(name: str) -> str:
     return f'<figure>{caption}<div class="{kind}" id="{name}"></div></figure>'
 
 
-def _interval(scores: Sequence[float]) -> str:
+def _interval(scores: Sequence[float], rank_by: str) -> str:
     if len(scores) < _INTERVALS:
         return ""
-    low, high = interval(scores)
+    low, high = interval(scores, rank_by)
     return "" if math.isnan(low) else f" [{_number(low)}, {_number(high)}]"
 
 

@@ -31,7 +31,7 @@ class Finalist:
     solved: float | None
     """Share of the fresh seeds that reach the environment's threshold, where it has one."""
     flattery: float
-    """By how much the search score is above the mean of the fresh seeds."""
+    """By how much the search score is above the same average of the fresh seeds."""
 
 
 def compare(search: Results, fresh: Results, threshold: float | None) -> list[Finalist]:
@@ -39,15 +39,16 @@ def compare(search: Results, fresh: Results, threshold: float | None) -> list[Fi
     return [_finalist(config, search, fresh, threshold) for config in fresh.ranking()]
 
 
-def interval(scores: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the interquartile mean; the same for the same scores."""
+def interval(scores: Sequence[float], rank_by: str = "iqm") -> tuple[float, float]:
+    """The 95 % interval of the interquartile mean, or of the ``mean``; the same for the same scores."""
     if len(scores) < 2 or np.isnan(scores).any():
         return math.nan, math.nan
     from scipy.stats import bootstrap, trim_mean
 
+    cut = 0.25 if rank_by == "iqm" else 0.0
     found = bootstrap(
         (np.asarray(scores),),
-        lambda x, axis: trim_mean(x, 0.25, axis=axis),
+        lambda x, axis: trim_mean(x, cut, axis=axis),
         n_resamples=_RESAMPLES,
         confidence_level=_CONFIDENCE,
         method="percentile",
@@ -71,7 +72,8 @@ def _finalist(config: int, search: Results, fresh: Results, threshold: float | N
     solved = None if threshold is None else float(np.mean(np.asarray(scores) >= threshold))
     found, mean = search.average(config), float(np.mean(scores))
     iqm = interquartile_mean(scores)
-    return Finalist(config, found, iqm, low, high, mean, solved, found - mean)
+    flattery = found - fresh.average(config)
+    return Finalist(config, found, iqm, low, high, mean, solved, flattery)
 
 
 def reward_threshold(env_id: str) -> float | None:

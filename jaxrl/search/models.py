@@ -149,8 +149,10 @@ def _from_optuna(
         if trial.state == "PRUNED" and knows_pruned:
             pruned = optuna.trial.TrialState.PRUNED
             result = {"state": pruned, "intermediate_values": trial.curve}
-        elif trial.state != "COMPLETE":
+        elif trial.state == "PRUNED":
             result = {"value": list(trial.curve.values() or [worst])[-1]}
+        elif trial.state != "COMPLETE":
+            result = {"value": worst}
         study.add_trial(
             optuna.trial.create_trial(
                 params={n: _internal(space.parameters[n], u) for n, u in where.items()},

@@ -66,14 +66,21 @@ class Evolution:
         def draw(name: str, parameter: Varying) -> Any:
             if name not in CHANGEABLE:
                 return values.get(name)
-            is_strange = isinstance(parameter, Choice) and values[name] not in parameter.values
-            if rng.random() < _RESAMPLED or is_strange:  # it did not vary for the source
+            if rng.random() < _RESAMPLED or not _is_of(parameter, values[name]):
                 return parameter.at(rng.random())
             return _perturbed(parameter, values[name], rng)
 
         explored = self._space.build(draw)
         changed = {n: default(n) for n in self._space.parameters if n not in explored} | explored
         return {n: changed.get(n, v) if n in CHANGEABLE else v for n, v in values.items()}
+
+
+def _is_of(parameter: Varying, value: Any) -> bool:
+    """Whether a value is one that a parameter takes; else it did not vary where it comes from."""
+    if isinstance(parameter, Choice):
+        return value in parameter.values
+    assert isinstance(parameter, Interval)
+    return parameter.low <= value <= parameter.high
 
 
 def _perturbed(parameter: Varying, value: Any, rng: np.random.Generator) -> Any:

@@ -168,7 +168,8 @@ class Results:
     def has_reached(self, target: float | None, least_seeds: int = 1) -> bool:
         """Whether a configuration has a score of ``target`` on each of its seeds, and enough seeds."""
         return target is not None and any(
-            len(seeds) >= least_seeds and all(self.score(result) >= target for result in seeds)
+            len(seeds) >= least_seeds
+            and all(self.score(result) >= target and not result.diverged for result in seeds)
             for seeds in self._by_config.values()
         )
 
@@ -280,7 +281,8 @@ def interquartile_mean(values: Iterable[float]) -> float:
     a quarter of them, rounded down, is cut off at each end."""
     from scipy.stats import trim_mean  # takes half a second, which no start should wait for
 
-    return float(trim_mean(np.asarray(list(values), float), 0.25))
+    scores = np.asarray(list(values), float)
+    return math.nan if np.isnan(scores).any() else float(trim_mean(scores, 0.25))
 
 
 def _mean(values: Iterable[float]) -> float:

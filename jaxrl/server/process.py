@@ -84,7 +84,8 @@ class MlflowServer:
                 f"({OLDEST_MLFLOW} or newer)."
             )
         self.port = port
-        self.local_address = f"http://{_LOOPBACK[1] if host in ('0.0.0.0', '::') else host}:{port}"
+        here = {"0.0.0.0": _LOOPBACK[1], "::": "::1"}.get(host, host)
+        self.local_address = f"http://{f'[{here}]' if ':' in here else here}:{port}"
         self._host = host
         self._directory = directory.absolute()
         self._accounts = accounts

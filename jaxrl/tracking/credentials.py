@@ -26,11 +26,15 @@ def take_credentials(uri: str) -> str:
         InputError: where the password ends cannot be told.
     """
     forget_credentials()
-    parts = urllib.parse.urlsplit(uri)
-    if uri.startswith(("http://", "https://")) and _is_unclear(uri, parts):
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError:  # whose words quote it
+        parts = None
+    is_web = uri.startswith(("http://", "https://"))
+    if parts is None or (is_web and _is_unclear(uri, parts)):
         raise InputError(
             "the tracking URI cannot be read: in its password, write %20 for a space, %23 for #, %2F "
-            "for /, %3F for ? and %40 for @ (it is not shown here)."
+            "for /, %3F for ? and %40 for @, and likewise what is not ASCII (it is not shown here)."
         )
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return uri
@@ -63,8 +67,11 @@ def user() -> str | None:
 
 
 def public_uri(uri: str) -> str:
-    """``uri`` without user and password."""
+    """``uri`` without user and password, also of a database's options."""
     parts = urllib.parse.urlsplit(uri)
-    if "@" not in parts.netloc:
+    options = parts.query.split("&") if parts.query else []
+    kept = [option for option in options if "password" not in option.partition("=")[0].lower()]
+    if "@" not in parts.netloc and kept == options:
         return uri
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    netloc, query = parts.netloc.rpartition("@")[2], "&".join(kept)
+    return urllib.parse.urlunsplit(parts._replace(netloc=netloc, query=query))

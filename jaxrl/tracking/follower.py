@@ -11,7 +11,7 @@ import math
 import pathlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from jaxrl.errors import brief
@@ -155,10 +155,20 @@ class Follower:
             if self._oldest_pending is None:  # else what was read goes out first
                 raise
         if self._delivery is not None:
-            updates = [update for update in updates if self._delivery.is_new(update)]
+            updates = list(self._without_delivered(updates, self._delivery))
         if self._selection is not None:
             updates = list(self._selection.pass_on(updates))
         return merge(updates)
+
+    def _without_delivered(
+        self, updates: Iterable[RunUpdate], delivery: Delivery
+    ) -> Iterator[RunUpdate]:
+        """Those that have not arrived yet; what the others say counts for whom is sent."""
+        for update in updates:
+            if delivery.is_new(update):
+                yield update
+            elif self._selection is not None:
+                self._selection.note(update)
 
     def _persist(self, action: Callable[[], T]) -> T:
         """Does ``action``, again and again if it fails, until :meth:`finish`'s time is up.

@@ -2,9 +2,6 @@
 
 import argparse
 
-from jaxrl.errors import InputError
-from jaxrl.tracking.credentials import default_uri
-from jaxrl.tracking.selection import Choice
 from jaxrl.tracking.session import Tracking
 
 
@@ -34,14 +31,4 @@ def tracking_options(args: argparse.Namespace, uri: str | None) -> Tracking:
     Raises:
         InputError: one of them cannot be used.
     """
-    if args.track is not None:
-        Choice.parse(args.track)
-    per_hour: int | None = args.tracker_requests_per_hour
-    if per_hour is not None and per_hour < 1:
-        raise InputError(f"--tracker-requests-per-hour {per_hour}: give 1 or more.")
-    name: str | None = args.register
-    if name is not None and (not name.strip() or set(name) & set("/:@")):
-        raise InputError(f"--register {name!r}: give a name without /, : and @.")
-    if name is not None and (uri or default_uri() or "").startswith(("jsonl:", "console:")):
-        raise InputError(f"--register needs MLflow, and {uri or default_uri()} is none.")
-    return Tracking(uri, args.track, per_hour, name)
+    return Tracking(uri, args.track, args.tracker_requests_per_hour, args.register)

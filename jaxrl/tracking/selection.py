@@ -66,9 +66,8 @@ class Selection:
             return
         ready: dict[int, None] = {}
         for update in updates:
+            self.note(update)
             if update.config is None:
-                if update.status is not None:
-                    self._is_over = update.status != "RUNNING"
                 yield update
             else:
                 self._hold(update.config, update)
@@ -78,10 +77,17 @@ class Selection:
             if config in self._held:
                 yield self._held.pop(config).release()
 
-    def _hold(self, config: int, update: RunUpdate) -> None:
+    def note(self, update: RunUpdate) -> None:
+        """Hears of an update, which may have been sent before."""
+        if update.config is None:
+            if update.status is not None:
+                self._is_over = update.status != "RUNNING"
+            return
         for metric in update.metrics:
             if metric.key in _SCORES:
-                self._scores[config] = metric.value
+                self._scores[update.config] = metric.value
+
+    def _hold(self, config: int, update: RunUpdate) -> None:
         if config in self._held:
             self._held[config].add(update)
         else:
