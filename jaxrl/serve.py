@@ -61,6 +61,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--port {args.port}: give one of 1 to 65535.")
     if args.tunnel == "ngrok" and args.host != LOOPBACK:
         raise InputError("--host is for --tunnel none: ngrok's agent comes from this machine.")
+    if args.host == "::":
+        raise InputError("--host ::: give 0.0.0.0, or one address of this machine.")
     if args.domain is not None:
         parts = urllib.parse.urlsplit(with_scheme(args.domain))
         is_name = re.fullmatch(r"[\w.:-]+", parts.netloc) and not parts.path.strip("/")

@@ -24,6 +24,7 @@ from mlflow_server import free_port
 
 from jaxrl.serve import main as serve
 from jaxrl.server.interrupts import check, interruptible
+from jaxrl.server.process import MlflowServer
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.credentials import forget_credentials
 
@@ -329,6 +330,7 @@ def test_the_local_network_is_served_the_same_way_at_the_next_free_port(tmp_path
         (["--port", "70000"], "--port 70000"),
         (["--host", "0.0.0.0"], "--host is for --tunnel none"),
         (["--tunnel", "none", "--host", "203.0.113.9"], "--host 203.0.113.9"),
+        (["--tunnel", "none", "--host", "::"], "give 0.0.0.0"),
         (["--domain", "a b"], "--domain a b"),
         (["--domain", "*.ngrok.app"], "--domain *.ngrok.app"),
         (["--domain", "https://name/with/path"], "--domain https://name/with/path"),
@@ -352,6 +354,14 @@ def test_accounts_that_cannot_be_read_are_said(tmp_path, capsys):
     (tmp_path / "accounts.json").write_text(json.dumps({"owner": {}}))
     assert serve(["--tunnel", "none", "--dir", str(tmp_path)]) == 2
     assert "accounts.json cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("192.0.2.1", "192.0.2.1")],
+)
+def test_where_a_server_is_for_this_machine(host, address, tmp_path):
+    assert MlflowServer(tmp_path, None, 5000, host).local_address == f"http://{address}:5000"
 
 
 def test_an_interrupt_that_was_swallowed_is_raised_again():

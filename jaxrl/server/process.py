@@ -84,7 +84,7 @@ class MlflowServer:
                 f"({OLDEST_MLFLOW} or newer)."
             )
         self.port = port
-        here = {"0.0.0.0": _LOOPBACK[1], "::": "::1"}.get(host, host)
+        here = _LOOPBACK[1] if host == "0.0.0.0" else host
         self.local_address = f"http://{f'[{here}]' if ':' in here else here}:{port}"
         self._host = host
         self._directory = directory.absolute()
