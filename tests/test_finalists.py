@@ -63,8 +63,8 @@ def test_the_interval_of_equal_scores_is_a_point_and_of_one_seed_there_is_none()
 def test_the_interval_and_the_flattery_are_of_the_average_that_ranks():
     scores = [500.0] * 7 + [9.0]
     low, high = interval(scores, "mean")
-    assert low < np.mean(scores) < high
-    assert interval(scores) == (500, 500)
+    assert low < np.mean(scores) <= high
+    assert low < interval(scores)[0]  # the middle half forgives the one that failed
     same = {0: [500.0] * 15 + [9.0] * 5}
     for rank_by in ("mean", "iqm"):
         search, fresh = results(same, rank_by=rank_by), results(same, rank_by=rank_by)
