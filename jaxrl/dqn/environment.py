@@ -129,9 +129,7 @@ def make(env_id: str, network: str | None = None) -> Environment:
     Raises:
         InputError: no such environment or network, or not one that a DQN can act in.
     """
-    with _imported_later(
-        "seaborn"
-    ):  # for pictures of two of its environments; it takes the longest
+    with _imported_later("seaborn"):  # for pictures only, and the longest of its imports
         import gymnax
 
     own = None if network is None else _load_network(network)

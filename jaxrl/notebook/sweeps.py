@@ -73,9 +73,8 @@ def retrain(
                 f"{target} holds another configuration, trained again: give another folder, or "
                 "remove it."
             )
-    fresh = FRESH_SEED + (
-        spec["final_seeds"] if spec["finalists"] else 0
-    )  # not those that named it
+    named_by = spec["final_seeds"] if spec["finalists"] else 0  # those are fresh no more
+    fresh = FRESH_SEED + named_by
     table = source / "best.json"
     table.write_text(json.dumps([configuration]))
     _run(
