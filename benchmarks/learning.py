@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=sorted(STEPS))
     parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--out", type=pathlib.Path, help="(benchmarks/results/learning-TABLE.json)")
     args = parser.parse_args()
     table = HERE / "tables" / f"{args.table}.json"
     sb3 = json.loads((HERE / "results" / f"sb3-{args.table}.json").read_text())
@@ -73,7 +74,7 @@ def main() -> None:
         result["configurations"].append(entry)
         print(number, {k: v for k, v in peer.items() if k != "returns"})
         print(number, {k: v for k, v in ours.items() if k != "returns"})
-    out = HERE / "results" / f"learning-{args.table}.json"
+    out = args.out or HERE / "results" / f"learning-{args.table}.json"
     out.write_text(json.dumps(result, indent=1) + "\n")
 
 

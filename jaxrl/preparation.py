@@ -65,7 +65,7 @@ class PreparedSweep:
 
     def predicted_seconds(self, configuration: Configuration) -> float:
         """Of an agent on one of the workers, without compilation."""
-        return seconds(configuration, self.plan.env, self.spec.steps)
+        return seconds(configuration, self.plan.env, self.spec.steps, self.plan.hardware)
 
     def judge(self, generation: Generation) -> Pruner | Evolution | None:
         """Who decides at the rungs of a generation."""
@@ -242,7 +242,7 @@ def _drawn(
     candidates = proposer.candidates(generation, told)
     configurations = [to_agent(row, 0, spec.steps).configuration for row in candidates]
     pace = spec.seeds * spent.pace
-    costs = [pace * seconds(c, env, spec.steps) for c in configurations]
+    costs = [pace * seconds(c, env, spec.steps, hardware) for c in configurations]
     shapes = [configuration.shape for configuration in configurations]
     known = {to_agent(trial.values, 0, spec.steps).configuration.shape for trial in told}
     rng, workers = np.random.default_rng([spec.seed, generation, 1]), len(hardware.devices)

@@ -44,8 +44,9 @@ def _print_plan(console: Console, sweep: PreparedSweep) -> None:
     for name in ("agents", "tiles", *Shape._fields, *Cadence._fields):
         table.add_column(name, justify="right", overflow="fold")
     for cohort in plan.cohorts:
-        row = (cohort.agents, len(cohort.tiles), *cohort.shape, *cohort.cadence)
-        table.add_row(*map(format_value, row))
+        row = map(format_value, (cohort.agents, len(cohort.tiles), *cohort.shape))
+        cadences = zip(*cohort.cadences, strict=True)
+        table.add_row(*row, *(", ".join(map(str, sorted(set(values)))) for values in cadences))
     console.print(table)
     lines = (
         f"{len(sweep.configurations)} configurations, {len(plan.agents)} agents of "

@@ -56,13 +56,13 @@ class SharedPrograms(ProgramStore):
 
     def __init__(self): ...
 
-    def get(self, functions, device, cadences):
+    def get(self, functions, device):
         env = functions.env
         if ":" not in env.env_id and env.network is None:
             functions = dataclasses.replace(
                 functions, env=self._environments.setdefault(env.env_id, env)
             )
-        return super().get(functions, device, cadences)
+        return super().get(functions, device)
 
 
 @pytest.fixture(scope="module")

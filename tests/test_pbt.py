@@ -137,7 +137,7 @@ def test_a_layout_after_copies_keeps_everybody_once_where_their_sources_are(data
         assert sum(len(tile.agents) for tile in layout.tiles) == len(alive)
         for cohort in plan.cohorts:
             mine = [len(tile.agents) for tile in layout.tiles if tile.cohort == cohort]
-            assert len(mine) == -(-sum(mine) // plan.tile_width(cohort.shape))
+            assert len(mine) == -(-sum(mine) // plan.widths[cohort.shape])
         for tile in layout.tiles:
             for agent, (number, lane) in zip(tile.agents, tile.sources, strict=bool(tile.sources)):
                 assert before[number].agents[lane] == sources.get(agent, agent)

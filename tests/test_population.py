@@ -308,4 +308,4 @@ def test_a_large_networks_tile_holds_one_agent(hidden_sizes, width):
     ]
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
     (cohort,) = plan.cohorts
-    assert max(map(len, cohort.tiles)) == plan.tile_width(cohort.shape) == width
+    assert max(map(len, cohort.tiles)) == plan.widths[cohort.shape] == width

@@ -13,7 +13,7 @@ from gymnax.environments import spaces
 
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Cadence, Shape
-from jaxrl.population.program import RuntimePrograms
+from jaxrl.population.program import Programs
 from jaxrl.population.tile import TileFunctions
 
 GAMMA = 0.5
@@ -79,7 +79,7 @@ def train(
     adapted = Environment(type(env).__name__, env, params)
     shape = Shape(hidden_sizes, dueling, minibatch_rows=32, n_step=n_step)
     functions = TileFunctions(shape, adapted, 4, capacity=500, eval_episodes=5, final_episodes=1)
-    programs = RuntimePrograms(functions, jax.devices()[0], [])
+    programs = Programs(functions, jax.devices()[0])
     common = {
         "gamma": GAMMA,
         "learning_rate": 0.02,

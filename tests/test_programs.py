@@ -1,5 +1,6 @@
 """What is compiled, how often, and what the compiler made of it."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from jaxrl.dqn.environment import make
 from jaxrl.dqn.hyperparameters import Cadence, Configuration, Shape
 from jaxrl.population.devices import configure
 from jaxrl.population.plan import Agent, Budget, make_plan
-from jaxrl.population.program import FixedPrograms, RuntimePrograms
+from jaxrl.population.program import Programs
 from jaxrl.population.tile import TileFunctions
 from jaxrl.population.train import train
 from jaxrl.search.samplers import random
@@ -71,7 +72,7 @@ def test_configurations_and_cadences_compile_nothing_more():
 @pytest.fixture(scope="module")
 def training_program():
     functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 5000, 2, 2)
-    programs = RuntimePrograms(functions, jax.devices()[0], [])
+    programs = Programs(functions, jax.devices()[0])
     programs.compile("training")
     programs.compile("evaluation")
     return programs
@@ -111,27 +112,7 @@ def test_no_program_calls_back_to_the_host(training_program):
 CADENCES = [Cadence(1, 1), Cadence(3, 2), Cadence(8, 1), Cadence(20, 5)]
 
 
-@pytest.fixture(scope="module")
-def both_kinds(module_monkeypatch):
-    """Programs with constants and with arguments for the numbers of turns, of one tile."""
-    module_monkeypatch.setattr(FixedPrograms, "STEPS", 8)
-    functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 64, 2, 2)
-    kinds = [
-        kind(functions, jax.devices()[0], CADENCES) for kind in (FixedPrograms, RuntimePrograms)
-    ]
-    for kind in kinds:
-        kind.compile("training")
-    return kinds
-
-
-@pytest.fixture(scope="module")
-def module_monkeypatch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.mark.parametrize("cadence", CADENCES)
-def test_a_gpus_programs_do_what_a_cpus_do(both_kinds, make_hyper, cadence):
+def test_agents_of_different_cadence_learn_together_as_they_do_apart(make_hyper):
     """Through chunks that begin and end within rounds, and agents that start to learn in turn."""
     agents = [
         make_hyper(learning_starts=n, double_q=n > 6, buffer_size=40, observation_mean=np.zeros(4),
@@ -140,27 +121,32 @@ def test_a_gpus_programs_do_what_a_cpus_do(both_kinds, make_hyper, cadence):
     ]  # fmt: skip
     hyper = jax.tree.map(lambda *x: np.stack(x), *agents)
     seeds = np.arange(4, dtype=np.uint32)
-    tiles = []
-    for programs in both_kinds:
+
+    def trained(mixed, cadence):
+        programs = _compiled(mixed)
         tile = programs.start(seeds)
         for start, stop in [(0, 2), (2, 19), (19, 40), (40, 47), (47, 75)]:
             tile = programs.advance(tile, seeds, hyper, cadence, start, stop)
-        tiles.append(jax.device_get(tile))
-    fixed, runtime = tiles
-    rounds = [75 // cadence.train_freq - n // cadence.train_freq for n in (5, 6, 7, 30)]
-    np.testing.assert_array_equal(fixed.learner.updates, np.array(rounds) * cadence.gradient_steps)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), fixed, runtime
-    )
+        return jax.device_get(tile)
+
+    together = trained(True, Cadence(*map(np.array, zip(*CADENCES, strict=True))))
+    for lane, (freq, steps) in enumerate(CADENCES):
+        apart = trained(False, Cadence(np.int32(freq), np.int32(steps)))
+        rounds = 75 // freq - (5, 6, 7, 30)[lane] // freq
+        assert together.learner.updates[lane] == rounds * steps
+        jax.tree.map(
+            lambda a, b, k=lane: np.testing.assert_allclose(a[k], b[k], rtol=1e-3, atol=1e-4),
+            together,
+            apart,
+        )
 
 
-def test_a_gpus_programs_never_ask_the_host(both_kinds):
-    fixed = both_kinds[0]
-    for program in (*fixed.acts.values(), *fixed.learns.values(), *fixed.trains.values()):
-        text = program.as_text()
-        assert " conditional(" not in text
-        loops = [line for line in text.splitlines() if " while(" in line]
-        assert all("known_trip_count" in line for line in loops)
+@functools.cache
+def _compiled(mixed):
+    functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 64, 2, 2, mixed)
+    programs = Programs(functions, jax.devices()[0])
+    programs.compile("training")
+    return programs
 
 
 SEVERAL_DEVICES = """

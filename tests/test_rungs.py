@@ -165,7 +165,7 @@ def test_a_layout_keeps_everybody_who_is_left_once_and_in_as_few_tiles_as_they_n
         for cohort in plan.cohorts:
             mine = [tile for tile in layout.tiles if tile.cohort == cohort]
             left = sum(len(tile.agents) for tile in mine)
-            assert len(mine) == -(-left // plan.tile_width(cohort.shape))
+            assert len(mine) == -(-left // plan.widths[cohort.shape])
         for tile in layout.tiles:
             assert tile.sources or tile.agents == before[tile.number].agents
             assert not (tile.sources and tile.number in used)

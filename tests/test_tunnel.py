@@ -182,7 +182,7 @@ def test_an_agent_that_never_connects_is_given_up(agent, tmp_path, control):
     agent.behave(**control)
     with serving(tmp_path / "data", agent=agent) as service:
         assert service.process.wait(90) == 1
-        assert "did not connect in" in service.output
+        assert "its agent did not connect: " in service.output
         assert "pyngrok update" in service.output
         assert not agent.processes
 

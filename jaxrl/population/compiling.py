@@ -2,7 +2,7 @@
 
 import concurrent.futures
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,9 +38,11 @@ class Compiler:
         ):
             ready = []
             for stage, programs in stages:
-                traced, tree = jax.tree.flatten(getattr(programs, stage)())
-                compiling = [pool.submit(self._compile, program()) for program in traced]
-                ready.append(waiting.submit(self._use, stage, programs, tree, compiling))
+                compiling = {
+                    name: pool.submit(self._compile, program())
+                    for name, program in getattr(programs, stage)().items()
+                }
+                ready.append(waiting.submit(self._use, stage, programs, compiling))
                 if self._control.stopping:
                     break
             for stage_ready in ready:
@@ -66,17 +68,16 @@ class Compiler:
         self,
         stage: str,
         programs: Programs,
-        tree: Any,
-        compiling: Sequence[concurrent.futures.Future[Any]],
+        compiling: Mapping[str, concurrent.futures.Future[Any]],
     ) -> None:
         """Waits for a stage's programs, then has them used."""
         try:
-            compiled = [one.result() for one in compiling]
+            compiled = {name: one.result() for name, one in compiling.items()}
         except BaseException:
             self._control.stop()  # else it would be known once all the others are compiled
             raise
         if self._control.stopping:
             return  # some may not have been compiled
-        programs.use(stage, tree.unflatten(compiled))
+        programs.use(stage, compiled)
         with self._control.changed:
             self._control.changed.notify_all()

@@ -5,7 +5,8 @@ import itertools
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Configuration
 from jaxrl.dqn.networks import parameter_count
-from jaxrl.population.plan import Cohort, tile_seconds
+from jaxrl.population.devices import Hardware
+from jaxrl.population.plan import tile_seconds
 
 
 def updates(configuration: Configuration, steps: int) -> int:
@@ -15,10 +16,13 @@ def updates(configuration: Configuration, steps: int) -> int:
     return rounds * gradient_steps
 
 
-def seconds(configuration: Configuration, env: Environment, steps: int) -> float:
-    """A rough time for an agent on one worker, as :func:`tile_seconds`."""
-    cohort = Cohort(configuration.shape, configuration.cadence, ())
-    return tile_seconds(cohort, env, steps, 1)
+def seconds(
+    configuration: Configuration, env: Environment, steps: int, hardware: Hardware
+) -> float:
+    """A rough time for an agent on one worker, in a tile with others like it."""
+    width, cadences = hardware.tile_width, [configuration.cadence]
+    step = tile_seconds(hardware.platform, configuration.shape, env, width, cadences)
+    return steps * step / width
 
 
 def operations(configuration: Configuration, env: Environment, steps: int) -> float:

@@ -21,6 +21,14 @@ _XLA_FLAGS = {
     "xla_cpu_prefer_vector_width": "512",
     "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=500000",
 }
+# A GPU's loops of unknown length as part of CUDA graphs: else the host reads in every turn whether
+# there is another (W1 with 256 agents: 2.7 s for 2.1 s, measured). Earlier versions can crash when such
+# a loop runs for the second time (https://github.com/openxla/xla/pull/35760).
+_XLA_GRAPH_FLAGS = {
+    "xla_gpu_enable_command_buffer": "+WHILE",
+    "xla_gpu_graph_min_graph_size": "1",
+}
+_GRAPHS_SINCE = (0, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +40,16 @@ class Hardware:
     devices: tuple[jax.Device, ...]
     """A worker thread feeds each entry; the CPU stands here once for every core."""
     tile_width: int
-    """Agents in a tile of small networks. On the CPU few, so that they stay in a core's cache."""
+    """Agents in a tile of small networks, on a GPU in the smallest. On the CPU few, so that they stay
+    in a core's cache."""
     memory_bytes: int
     """Free for a sweep, over all devices."""
+
+    @property
+    def mixes_cadences(self) -> bool:
+        """Whether agents of different cadence share tiles. On a GPU a step of few agents takes as long
+        as one of many: what would be wasted on a CPU, masked updates, is cheaper than more tiles."""
+        return self.platform == "gpu"
 
     @property
     def description(self) -> str:
@@ -51,7 +66,10 @@ def configure(device: str = "auto") -> Hardware:
         InputError: a GPU is asked for and JAX sees none.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    for name, value in _XLA_FLAGS.items():
+    wanted = _XLA_FLAGS | (
+        _XLA_GRAPH_FLAGS if jax.version.__version_info__ >= _GRAPHS_SINCE else {}
+    )
+    for name, value in wanted.items():
         if name not in flags:
             flags += f" --{name}={value}"
     os.environ["XLA_FLAGS"] = flags.strip()
@@ -70,7 +88,7 @@ def configure(device: str = "auto") -> Hardware:
         devices = tuple(jax.local_devices())
         stats = [d.memory_stats() or {} for d in devices]
         free = sum(s.get("bytes_limit", 0) - s.get("bytes_in_use", 0) for s in stats)
-        return Hardware("gpu", devices, tile_width=256, memory_bytes=free)
+        return Hardware("gpu", devices, tile_width=64, memory_bytes=free)
     devices = (jax.devices("cpu")[0],) * core_count()
     return Hardware("cpu", devices, tile_width=4, memory_bytes=_free_memory())
 

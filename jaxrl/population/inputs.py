@@ -1,4 +1,4 @@
-"""What a tile of a plan is given: seeds and traced hyperparameters."""
+"""What a tile of a plan is given: seeds, traced hyperparameters and cadence."""
 
 import functools
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxrl.dqn.environment import Environment, observation_statistics
-from jaxrl.dqn.hyperparameters import Hyperparameters
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters
 from jaxrl.population.layout import Layout
 from jaxrl.population.plan import Plan
 from jaxrl.population.tile import HYPERPARAMETER_DTYPES
@@ -15,14 +15,15 @@ from jaxrl.population.tile import HYPERPARAMETER_DTYPES
 
 def tile_inputs(
     layout: Layout, tile: Sequence[int], statistics: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, Hyperparameters]:
-    """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent.
+) -> tuple[np.ndarray, Hyperparameters, Cadence]:
+    """Seeds and traced hyperparameters of a tile, ``[P, …]``, filled up with its first agent, and its
+    cadence: one of all, or where the hardware mixes them, ``[P]``, one of each.
 
     Args:
         statistics: mean and standard deviation ``[O]`` of observations, for those who normalise.
     """
     plan = layout.plan
-    width = plan.tile_width(layout.configuration(tile[0]).shape)
+    width = plan.widths[layout.configuration(tile[0]).shape]
     filled = [*tile, *[tile[0]] * (width - len(tile))]
     configurations = [layout.configuration(index) for index in filled]
 
@@ -38,7 +39,10 @@ def tile_inputs(
         observation_mean=np.where(normalised, mean, 0).astype(np.float32),  # type: ignore[arg-type]
         observation_std=np.where(normalised, std, 1).astype(np.float32),  # type: ignore[arg-type]
     )
-    return np.array([plan.agents[index].seed for index in filled], np.uint32), hyper
+    own = slice(None) if plan.hardware.mixes_cadences else 0
+    cadence = Cadence(*(column(name)[own] for name in Cadence._fields))  # type: ignore[arg-type]
+    seeds = np.array([plan.agents[index].seed for index in filled], np.uint32)
+    return seeds, hyper, cadence
 
 
 def normalisation(plan: Plan) -> tuple[np.ndarray, np.ndarray]:

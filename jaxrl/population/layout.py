@@ -89,7 +89,7 @@ class Layout:
         pools: dict[tuple[int, Cohort], list[tuple[int, Lane]]] = defaultdict(list)
         loose = []
         for tile in self.tiles:
-            width = self.plan.tile_width(tile.cohort.shape)
+            width = self.plan.widths[tile.cohort.shape]
             if len(tile.agents) == width and gone.isdisjoint(tile.agents):
                 tiles.append(tile._replace(sources=()))
             else:
@@ -108,7 +108,7 @@ class Layout:
             pools[place] += copies
         number = self.next_number
         for (wave, cohort), lanes in pools.items():
-            width = self.plan.tile_width(cohort.shape)
+            width = self.plan.widths[cohort.shape]
             for start in range(0, len(lanes), width):
                 agents, sources = zip(*lanes[start : start + width], strict=True)
                 tiles.append(TilePlace(number, wave, cohort, agents, sources))

@@ -3,7 +3,9 @@
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from jaxrl.dqn import replay
 from jaxrl.dqn.environment import Environment
@@ -41,10 +43,11 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-    """Agents that share array shapes and cadence."""
+    """Agents that share array shapes and, but on hardware that mixes them, cadence."""
 
     shape: Shape
-    cadence: Cadence
+    cadences: tuple[Cadence, ...]
+    """That agents have, those that train most first."""
     tiles: tuple[tuple[int, ...], ...]
     """For each tile the indices of its agents, at most the tile's width."""
 
@@ -64,14 +67,12 @@ class Plan:
     cohorts: tuple[Cohort, ...]
     capacity: int
     """Rows of every agent's replay ring: the sweep's, not a shape."""
+    widths: Mapping[Shape, int]
+    """Agents in a tile of each shape."""
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
         return tuple(dict.fromkeys(cohort.shape for cohort in self.cohorts))
-
-    def cadences(self, shape: Shape) -> tuple[Cadence, ...]:
-        """Of the cohorts of this shape."""
-        return tuple(cohort.cadence for cohort in self.cohorts if cohort.shape == shape)
 
     @property
     def memory_bytes(self) -> int:
@@ -81,10 +82,10 @@ class Plan:
     def most_bytes(self, count: int) -> int:
         """Bytes of ``count`` agents at most, if each had the largest state of those here, and each
         cohort a tile that is nearly empty."""
-        cohorts, sizes = len(self.cohorts), {s: self.tile_width(s) for s in self.shapes}
+        cohorts = len(self.cohorts)
         return self.work_bytes + max(
             math.ceil((count + cohorts * (width - 1)) / width) * self.tile_bytes(shape)
-            for shape, width in sizes.items()
+            for shape, width in self.widths.items()
         )
 
     @property
@@ -95,9 +96,8 @@ class Plan:
     @property
     def work_bytes(self) -> int:
         """Bytes, roughly, of what is worked on at a time, besides the states."""
-        return len(self.hardware.devices) * max(
-            self.tile_width(shape) * self._agent_work_bytes(shape) for shape in self.shapes
-        )
+        work = (n * _work_bytes(shape, self.env, self.budget) for shape, n in self.widths.items())
+        return len(self.hardware.devices) * max(work)
 
     @property
     def tiles(self) -> list[tuple[Cohort, tuple[int, ...]]]:
@@ -119,46 +119,34 @@ class Plan:
                 return parts
             number += 1
 
-    def tile_width(self, shape: Shape) -> int:
-        """Agents in a tile of this shape."""
-        return tile_width(shape, self.env, self.hardware)
-
-    def _agent_work_bytes(self, shape: Shape) -> int:
-        """Bytes, roughly, of one agent's update or evaluation: minibatch and activations, each a few
-        times over, or the episodes that run side by side."""
-        widths = (self.env.observation_size, *shape.hidden_sizes, self.env.num_actions)
-        row = replay.row_size(self.env.observation_size)
-        update = shape.minibatch_rows * (shape.n_step * row + 6 * sum(widths))
-        episodes = max(self.budget.eval_episodes, self.budget.final_episodes)
-        return 4 * max(update, 2 * episodes * (row + sum(widths)))
-
     def tile_bytes(self, shape: Shape) -> int:
-        """Bytes of a tile's state: for each agent replay, and five times its parameters (online,
-        target, two moments, the best along the way)."""
-        ring = self.capacity * replay.row_size(self.env.observation_size)
-        return self.tile_width(shape) * 4 * (ring + 5 * parameter_count(shape, self.env))
+        """Bytes of a tile's state."""
+        return self.widths[shape] * _state_bytes(shape, self.env, self.capacity)
+
+    def tile_seconds(self, shape: Shape, agents: Sequence[int]) -> float:
+        """The predicted device time of a step of a tile of these agents."""
+        cadences = [self.agents[index].configuration.cadence for index in agents]
+        return tile_seconds(self.hardware.platform, shape, self.env, self.widths[shape], cadences)
 
     def step_seconds(self) -> list[float]:
         """For each agent the predicted device time of one of its steps."""
         seconds = [0.0] * len(self.agents)
-        for cohort in self.cohorts:
-            for tile in cohort.tiles:
-                for index in tile:
-                    seconds[index] = tile_seconds(cohort, self.env, 1, 1)
+        for cohort, tile in self.tiles:
+            share = self.tile_seconds(cohort.shape, tile) / len(tile)
+            for index in tile:
+                seconds[index] = share
         return seconds
 
     def predicted_seconds(self) -> float:
         """A rough time for the training, without compilation: see :func:`tile_seconds`."""
-        total = sum(
-            len(cohort.tiles)
-            * tile_seconds(cohort, self.env, self.budget.steps, self.tile_width(cohort.shape))
-            for cohort in self.cohorts
-        )
-        return total / len(self.hardware.devices)
+        total = sum(self.tile_seconds(cohort.shape, tile) for cohort, tile in self.tiles)
+        return self.budget.steps * total / len(self.hardware.devices)
 
     def compile_seconds(self) -> float:
-        """A rough time for compiling what a CPU needs where none of it is cached; some of it passes
-        beside the training."""
+        """A rough time for compiling where nothing is cached; some of it passes beside the
+        training."""
+        if self.hardware.platform == "gpu":
+            return _GPU_COMPILE_SECONDS * len(self.shapes) / 2
         return COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
 
 
@@ -169,40 +157,81 @@ _LARGE_NETWORK = 16_384
 """Parameters from which on an agent keeps a core busy by itself."""
 
 
-def tile_width(shape: Shape, env: Environment, hardware: Hardware) -> int:
-    """Agents in a tile: a constant of the shape and the kind of device, and of nothing else, since
-    another width gives an agent other bits.
-
-    Several small networks share what it costs to start their products; a large one gains nothing
-    from company, and alone no tile of it is ever partly empty.
-    """
-    if hardware.platform == "cpu" and parameter_count(shape, env) >= _LARGE_NETWORK:
-        return 1
-    return hardware.tile_width
+def _work_bytes(shape: Shape, env: Environment, budget: Budget) -> int:
+    """Bytes, roughly, of one agent's update or evaluation: minibatch and activations, each a few
+    times over, or the episodes that run side by side."""
+    widths = (env.observation_size, *shape.hidden_sizes, env.num_actions)
+    row = replay.row_size(env.observation_size)
+    update = shape.minibatch_rows * (shape.n_step * row + 6 * sum(widths))
+    episodes = max(budget.eval_episodes, budget.final_episodes)
+    return 4 * max(update, 2 * episodes * (row + sum(widths)))
 
 
-# Measured on the CPU that benchmarks/results names, both cores at work: an environment step's fixed
-# part, how fast it reads the network's parameters, an update's fixed part, what it takes for each
-# parameter (the optimiser, and packing for products), its floating-point operations, and the five
-# programs of a shape.
-_STEP_SECONDS = 0.4e-6
-_BYTES_PER_SECOND = 80e9
-_UPDATE_SECONDS = 6e-6
-_PARAMETER_SECONDS = 1.8e-9
-_FLOPS = 80e9
+def _state_bytes(shape: Shape, env: Environment, capacity: int) -> int:
+    """Bytes of one agent's state: replay, and five times its parameters (online, target, two
+    moments, the best along the way)."""
+    ring = capacity * replay.row_size(env.observation_size)
+    return 4 * (ring + 5 * parameter_count(shape, env))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Speed:
+    """What a kind of device takes, in seconds: some for a tile, some for each of its agents."""
+
+    tile_step: float
+    """An environment step's fixed part."""
+    step: float
+    bytes_per_second: float
+    """At which acting reads the parameters."""
+    tile_update: float
+    update: float
+    parameter: float
+    """For each parameter of an update: the optimiser, and packing for products."""
+    flops: float
+    """Floating-point operations a second of an update's products."""
+
+
+# Measured on a core of the CPU that benchmarks/results names, all cores at work, and on an H200.
+_SPEEDS = {
+    "cpu": _Speed(0, 0.4e-6, 80e9, 0, 6e-6, 1.8e-9, 80e9),
+    "gpu": _Speed(31e-6, 0, 3e12, 75e-6, 0, 7e-12, 20e12),
+}
 COMPILE_SECONDS = 4.0
+"""The programs of a shape, for that CPU."""
+_GPU_COMPILE_SECONDS = 14.0
+"""For that GPU."""
 
 
-def tile_seconds(cohort: Cohort, env: Environment, steps: int, width: int) -> float:
-    """A rough time for one tile on one CPU core: environment steps, and updates of four passes
-    (online, target, and a backward pass twice as dear)."""
-    shape, cadence = cohort.shape, cohort.cadence
-    updates = steps / cadence.train_freq * cadence.gradient_steps
+def tile_seconds(
+    platform: str, shape: Shape, env: Environment, width: int, cadences: Collection[Cadence]
+) -> float:
+    """A rough time for an environment step of a tile whose agents have these cadences: a step of
+    each, and updates of four passes (online, target, and a backward pass twice as dear)."""
+    speed = _SPEEDS[platform]
     parameters = parameter_count(shape, env)
-    step = _STEP_SECONDS + 4 * parameters / _BYTES_PER_SECOND
     products = 4 * shape.minibatch_rows * 2 * parameters
-    update = _UPDATE_SECONDS + _PARAMETER_SECONDS * parameters + products / _FLOPS
-    return width * (steps * step + updates * update)
+    step = speed.step + 4 * parameters / speed.bytes_per_second
+    update = speed.update + speed.parameter * parameters + products / speed.flops
+    return (
+        speed.tile_step
+        + width * step
+        + _updates_per_step(cadences) * (speed.tile_update + width * update)
+    )
+
+
+def _updates_per_step(cadences: Collection[Cadence]) -> float:
+    """Updates that a tile makes for each environment step: as many at a time as who makes most."""
+    distinct = set(cadences)
+    if len(distinct) == 1:
+        (cadence,) = distinct
+        return cadence.gradient_steps / cadence.train_freq
+    steps = np.arange(1, _MEAN_OVER + 1)
+    due = [(steps % freq == 0) * updates for freq, updates in distinct]
+    return float(np.mean(np.max(due, axis=0)))
+
+
+_MEAN_OVER = 4096
+"""Steps."""
 
 
 def make_plan(
@@ -221,31 +250,72 @@ def make_plan(
     Raises:
         InputError: not even a tile fits in memory, with what it needs and what is free.
     """
-    groups: dict[tuple[Shape, Cadence], list[int]] = defaultdict(list)
-    for index, agent in enumerate(agents):
-        groups[agent.configuration.shape, agent.configuration.cadence].append(index)
-    cohorts = []
-    for (shape, cadence), members in groups.items():
-        width = tile_width(shape, env, hardware)
-        # Agents that start to learn together share tiles: a tile trains from its first on.
-        members.sort(key=lambda i: agents[i].configuration.learning_starts)
-        tiles = tuple(tuple(members[i : i + width]) for i in range(0, len(members), width))
-        cohorts.append(Cohort(shape, cadence, tiles))
     largest = max(
         configuration.buffer_size
         for agent in agents
         for configuration in (agent.configuration, *(later for _, later in agent.schedule))
     )
-    plan = Plan(
-        agents=tuple(agents),
-        budget=budget,
-        env=env,
-        hardware=hardware,
-        cohorts=tuple(cohorts),
-        capacity=min(max(largest, least_capacity), budget.steps),
-    )
+    capacity = min(max(largest, least_capacity), budget.steps)
+    groups: dict[tuple[Shape, Cadence | None], list[int]] = defaultdict(list)
+    for index, agent in enumerate(agents):
+        shape, cadence = agent.configuration.shape, agent.configuration.cadence
+        groups[shape, None if hardware.mixes_cadences else cadence].append(index)
+    cohorts, widths = [], {}
+    for (shape, _), members in groups.items():
+        members.sort(key=lambda index: _rhythm(agents[index].configuration))
+        cadences = [agents[index].configuration.cadence for index in members]
+        room = (
+            USABLE
+            * hardware.memory_bytes
+            / len(hardware.devices)
+            / (_state_bytes(shape, env, capacity) + _work_bytes(shape, env, budget))
+        )
+        width = widths[shape] = _tile_width(shape, env, hardware, cadences, room)
+        tiles = tuple(tuple(members[i : i + width]) for i in range(0, len(members), width))
+        cohorts.append(Cohort(shape, tuple(dict.fromkeys(cadences)), tiles))
+    plan = Plan(tuple(agents), budget, env, hardware, tuple(cohorts), capacity, widths)
     _check_memory(plan)
     return plan
+
+
+def _rhythm(configuration: Configuration) -> tuple[float, int, int]:
+    """A key that puts those beside each other who train as often, and start to learn together: a
+    tile trains from its first agent on, and whenever any of them does."""
+    train_freq, gradient_steps = configuration.cadence
+    return -gradient_steps / train_freq, train_freq, configuration.learning_starts
+
+
+_LARGE_NETWORK = 16_384
+"""Parameters from which on an agent keeps a core busy by itself."""
+_WIDER = (1, 4, 16, 64)
+"""A GPU's tiles hold as many times the agents of the smallest; wider ones gain little (measured)."""
+
+
+def _tile_width(
+    shape: Shape,
+    env: Environment,
+    hardware: Hardware,
+    cadences: Sequence[Cadence],
+    room: float,
+) -> int:
+    """Agents in a tile.
+
+    On a CPU a constant of the shape and of nothing else, since another width gives an agent other
+    bits: several small networks share what it costs to start their products; a large one gains
+    nothing from company, and alone no tile of it is ever partly empty. On a GPU what is predicted to
+    be fastest for agents of these cadences, of what there is ``room`` for.
+    """
+    smallest = hardware.tile_width
+    if hardware.platform == "cpu":
+        return 1 if parameter_count(shape, env) >= _LARGE_NETWORK else smallest
+
+    def seconds(width: int) -> float:
+        return sum(
+            tile_seconds(hardware.platform, shape, env, width, cadences[i : i + width])
+            for i in range(0, len(cadences), width)
+        )
+
+    return min((smallest * k for k in _WIDER if k == 1 or smallest * k <= room), key=seconds)
 
 
 def _check_memory(plan: Plan) -> None:
@@ -254,7 +324,7 @@ def _check_memory(plan: Plan) -> None:
     needed = plan.tile_bytes(largest) + plan.work_bytes
     if needed > USABLE * free:
         raise InputError(
-            f"a tile of {plan.tile_width(largest)} agents needs {_gib(needed)} of memory and "
+            f"a tile of {plan.widths[largest]} agents needs {_gib(needed)} of memory and "
             f"{_gib(free)} are free. Use a smaller buffer_size (replay holds {plan.capacity:,} steps "
             "an agent) or batch_size, or fewer --steps."
         )

@@ -59,9 +59,8 @@ class Evaluation(NamedTuple):
 class TileFunctions:
     """Functions of a tile of one shape, pure and not yet compiled.
 
-    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile. Numbers of turns may be
-    traced or Python's: the latter give loops whose length the compiler knows, which a GPU can run
-    without asking the host in every turn.
+    Everywhere ``seeds [P]`` (uint32) and ``hyper`` belong to the tile, and ``cadence`` is that of all
+    its agents, or where it is ``mixed``, ``[P]``, that of each: whose turn it is not is masked.
     """
 
     shape: Shape
@@ -72,13 +71,17 @@ class TileFunctions:
     """C."""
     eval_episodes: int
     final_episodes: int
+    mixed: bool = False
+    """Whether its agents may differ in cadence."""
 
     @property
     def network(self) -> OwnNetwork | FastQNetwork:
         return network_of(self.shape, self.env)
 
-    def inputs(self) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, jax.ShapeDtypeStruct]:
-        """Types of seeds, hyperparameters and a time."""
+    def inputs(
+        self,
+    ) -> tuple[jax.ShapeDtypeStruct, Hyperparameters, Cadence, jax.ShapeDtypeStruct]:
+        """Types of seeds, hyperparameters, cadence and a time."""
 
         def leaf(name: str) -> jax.ShapeDtypeStruct:
             observation = name.startswith("observation_")
@@ -87,7 +90,9 @@ class TileFunctions:
 
         hyper = Hyperparameters(*map(leaf, Hyperparameters._fields))  # type: ignore[arg-type]
         seeds = jax.ShapeDtypeStruct((self.width,), np.uint32)
-        return seeds, hyper, jax.ShapeDtypeStruct((), np.int32)
+        rhythm = jax.ShapeDtypeStruct((self.width,) if self.mixed else (), np.int32)
+        cadence = Cadence(rhythm, rhythm)  # type: ignore[arg-type]
+        return seeds, hyper, cadence, jax.ShapeDtypeStruct((), np.int32)
 
     def start(self, seeds: jax.Array) -> Tile:
         """New agents, before their first step."""
@@ -104,7 +109,12 @@ class TileFunctions:
         )
 
     def act(
-        self, tile: Tile, seeds: jax.Array, hyper: Hyperparameters, start: jax.Array, steps: Any
+        self,
+        tile: Tile,
+        seeds: jax.Array,
+        hyper: Hyperparameters,
+        start: jax.Array,
+        steps: jax.Array,
     ) -> Tile:
         """Takes ``steps`` steps from ``start`` on, without training."""
         act = jax.vmap(
@@ -130,19 +140,16 @@ class TileFunctions:
         hyper: Hyperparameters,
         start: jax.Array,
         cadence: Cadence,
-        rounds: Any,
+        every: jax.Array,
+        rounds: jax.Array,
     ) -> Tile:
-        """Rounds of acting up to the next multiple of ``train_freq`` and of training there.
-
-        Where the cadence is Python's, ``start`` is such a multiple.
-        """
-        train_freq, _ = cadence
+        """Rounds of acting up to the next multiple of ``every``, which divides every ``train_freq``,
+        and of the training that is due there."""
 
         def train_round(_: jax.Array, carry: tuple[jax.Array, Tile]) -> tuple[jax.Array, Tile]:
             t, tile = carry
-            end = (t // train_freq + 1) * train_freq
-            steps = train_freq if isinstance(train_freq, int) else end - t
-            tile = self.act(tile, seeds, hyper, t, steps)
+            end = (t // every + 1) * every
+            tile = self.act(tile, seeds, hyper, t, end - t)
             return end, self.learn(tile, seeds, hyper, end, cadence)
 
         return jax.lax.fori_loop(0, rounds, train_round, (start, tile))[1]
@@ -155,12 +162,12 @@ class TileFunctions:
         t: jax.Array,
         cadence: Cadence,
     ) -> Tile:
-        """The training after ``t`` steps, of the agents whose warm-up is over."""
-        train_freq, gradient_steps = cadence
-        ready = t > hyper.learning_starts
-        is_fixed = isinstance(gradient_steps, int)
-        # Known only at run time it would be a branch for the host to choose.
-        any_double_q = jnp.bool_(True) if is_fixed else jnp.any(hyper.double_q)
+        """The training after ``t`` steps, of the agents whose turn it is and whose warm-up is over."""
+        train_freq: Any = cadence.train_freq
+        gradient_steps: Any = cadence.gradient_steps
+        own = 0 if self.mixed else None  # the axis of what is each agent's own where they are mixed
+        ready, turns, since = t > hyper.learning_starts, gradient_steps, train_freq
+        any_double_q = jnp.any(hyper.double_q)
         choose = functools.partial(
             replay.choose,
             capacity=self.capacity,
@@ -168,26 +175,32 @@ class TileFunctions:
             n_step=self.shape.n_step,
         )
         draw: Callable[..., replay.Choice] = jax.vmap(choose, in_axes=(0, None, 0))
-        if not is_fixed:
+        if self.mixed:
+            due = t % train_freq == 0
+            ready, since = ready & due, jnp.where(due, train_freq, 0)
+            turns = jnp.max(jnp.where(ready, gradient_steps, 0))
+            # Known only at run time it would be a branch, perhaps for the host to choose.
+            any_double_q = jnp.bool_(True)
+        else:
             draw = functools.partial(_apart, draw, once=jnp.minimum(gradient_steps, 1))
         keys = jax.vmap(agent.agent_key, in_axes=(0, None))(seeds, agent.REPLAY)
+        fold_in = jax.vmap(jax.random.fold_in, in_axes=(0, own))
         update = jax.vmap(
             functools.partial(agent.update, network=self.network), in_axes=(0, 0, 0, 0, 0, None)
         )
-        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, None))
+        update_target = jax.vmap(agent.update_target, in_axes=(0, 0, None, own))
 
         def step(
             index: jax.Array, carry: tuple[agent.Learner, agent.Sums]
         ) -> tuple[agent.Learner, agent.Sums]:
-            turn = (t // train_freq) * gradient_steps + index
-            turn_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, turn)
+            turn_keys = fold_in(keys, (t // train_freq) * gradient_steps + index)
             choice = draw(turn_keys, t, hyper.buffer_size)
             batch = jax.vmap(replay.read)(tile.ring, choice, hyper.gamma)
-            return update(*carry, batch, hyper, ready, any_double_q)
+            now = ready & (index < gradient_steps) if self.mixed else ready
+            return update(*carry, batch, hyper, now, any_double_q)
 
-        target = update_target(tile.learner, hyper, t, train_freq)
-        learner = tile.learner._replace(target_params=target)
-        learner, sums = jax.lax.fori_loop(0, gradient_steps, step, (learner, tile.sums))
+        learner = tile.learner._replace(target_params=update_target(tile.learner, hyper, t, since))
+        learner, sums = jax.lax.fori_loop(0, turns, step, (learner, tile.sums))
         return tile._replace(learner=learner, sums=sums)
 
     def evaluate(
@@ -250,13 +263,15 @@ class TileFunctions:
 
 HYPERPARAMETER_DTYPES: dict[str, type] = {
     "batch_size": np.int32,
+    "train_freq": np.int32,
+    "gradient_steps": np.int32,
     "buffer_size": np.int32,
     "target_update_interval": np.int32,
     "learning_starts": np.int32,
     "epsilon_decay_steps": np.int32,
     "double_q": np.bool_,
 }
-"""Types of the traced hyperparameters that are not float32."""
+"""Types of the traced hyperparameters, and of the cadence, that are not float32."""
 
 
 def _apart(fn: Callable[..., Any], *args: Any, once: jax.Array) -> Any:

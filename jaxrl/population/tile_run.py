@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.dqn.hyperparameters import Hyperparameters
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters
 from jaxrl.population.layout import TilePlace
 from jaxrl.population.program import Programs
 from jaxrl.population.report import moments
@@ -22,8 +22,8 @@ class TileRun:
     place: TilePlace
     programs: Programs
     """On the device that the tile lives on."""
-    inputs: Callable[[], tuple[np.ndarray, Hyperparameters]]
-    """Gives its seeds and hyperparameters, once the statistics are there."""
+    inputs: Callable[[], tuple[np.ndarray, Hyperparameters, Cadence]]
+    """Gives its seeds, hyperparameters and cadence, once the statistics are there."""
     seconds_per_step: float
     """Predicted, then measured."""
     state: Tile | None = None
@@ -45,7 +45,7 @@ class TileRun:
         """Its state after its last chunk, or as it was saved, or at its beginning. It is kept, since
         another tile may need it too."""
         if self.state is None:
-            programs, (seeds, _) = self.programs, self.inputs()
+            programs, (seeds, *_) = self.programs, self.inputs()
             if self.saved is None:
                 self.state = programs.start(seeds)
             else:
@@ -67,7 +67,7 @@ class TileRun:
     def finish(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Evaluates its policies, once trained, on fresh episodes and gives their memory back;
         ``final`` and ``params`` of :class:`~jaxrl.population.report.Report`."""
-        state, (seeds, hyper) = self.current(), self.inputs()
+        state, (seeds, hyper, _) = self.current(), self.inputs()
         params = {"last": state.learner.params, "best": state.best_params}
         step = np.int32(self.step)
         returns = {k: self.programs.finish(v, seeds, hyper, step) for k, v in params.items()}

@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.dqn.hyperparameters import Hyperparameters, Shape
+from jaxrl.dqn.hyperparameters import Cadence, Hyperparameters, Shape
 from jaxrl.population.compiling import Compiler
 from jaxrl.population.inputs import normalisation, tile_inputs
 from jaxrl.population.layout import Layout, TilePlace, gather
-from jaxrl.population.plan import Plan, tile_seconds
+from jaxrl.population.plan import Plan
 from jaxrl.population.program import Programs, ProgramStore
 from jaxrl.population.report import Report, Rung, evaluation_values
 from jaxrl.population.snapshot import Control, SavedTile
@@ -94,7 +94,7 @@ class _Run:
         self._rungs = sorted(rungs)
         assert not self._rungs or len(plan.waves) == 1
         self._programs = {
-            (shape, device): store.get(self._functions(shape), device, plan.cadences(shape))
+            (shape, device): store.get(self._functions(shape), device)
             for device in dict.fromkeys(plan.hardware.devices)
             for shape in plan.shapes
         }
@@ -158,11 +158,11 @@ class _Run:
 
     def _make_tile(self, place: TilePlace, device: jax.Device) -> TileRun:
         plan, cohort = self._plan, place.cohort
-        seconds = tile_seconds(cohort, plan.env, 1, plan.tile_width(cohort.shape))
+        seconds = plan.tile_seconds(cohort.shape, place.agents)
         layout, programs = self._layout, self._programs[cohort.shape, device]
 
         @functools.cache
-        def inputs() -> tuple[np.ndarray, Hyperparameters]:
+        def inputs() -> tuple[np.ndarray, Hyperparameters, Cadence]:
             return tile_inputs(layout, place.agents, self._statistics.result())
 
         return TileRun(place, programs, inputs, seconds)
@@ -180,10 +180,11 @@ class _Run:
         return TileFunctions(
             shape,
             plan.env,
-            width=plan.tile_width(shape),
+            width=plan.widths[shape],
             capacity=plan.capacity,
             eval_episodes=plan.budget.eval_episodes,
             final_episodes=plan.budget.final_episodes,
+            mixed=plan.hardware.mixes_cadences,
         )
 
     def _guard(self, target: Any, *args: Any) -> None:
@@ -278,7 +279,7 @@ class _Run:
             number: jax.device_put(tile.current(), new.programs.device)
             for number, tile in sources.items()
         }
-        width = self._plan.tile_width(place.cohort.shape)
+        width = self._plan.widths[place.cohort.shape]
         new.state = gather(states, place.sources, width)
         new.step, new.seconds_per_step = first.step, first.seconds_per_step
         return new
@@ -303,13 +304,13 @@ class _Run:
 
     def _chunk(self, tile: TileRun, chunk_seconds: float) -> Report:
         """Trains a tile up to the next evaluation step, or for about ``chunk_seconds``."""
-        programs, (seeds, hyper) = tile.programs, tile.inputs()
+        programs, (seeds, hyper, cadence) = tile.programs, tile.inputs()
         began = time.perf_counter()
         state = tile.current()
         next_evaluation = next(step for step in self._eval_steps if step > tile.step)
         length = max(1, int(chunk_seconds / tile.seconds_per_step))
         stop = min(next_evaluation, tile.step + length)
-        state = programs.advance(state, seeds, hyper, tile.place.cohort.cadence, tile.step, stop)
+        state = programs.advance(state, seeds, hyper, cadence, tile.step, stop)
         jax.block_until_ready(state.sums)
         trained = time.perf_counter() - began
         evaluation = None
