@@ -104,7 +104,7 @@ def learning() -> dict[str, Any]:
 def speed() -> dict[str, Any]:
     """W1 on the GPU and the CPU, and one agent of Stable-Baselines3."""
     gpu = measured("gpu", "w1", populations=POPULATIONS, repeats=1, seconds=0)
-    cpu = measured("cpu", "w1", populations=(1, 64, 1024), repeats=1, seconds=0)
+    cpu = measured("cpu", "w1", populations=(1, 64), repeats=1, seconds=0)
     result: dict[str, Any] = {"gpu": list(gpu), "cpu": list(cpu)}
     sb3 = peers()[0]
     values = sb3.arguments[0]
@@ -192,10 +192,10 @@ def main() -> None:
             "agreement": lambda: in_process(
                 "gpu.agreement()", JAX_DEFAULT_MATMUL_PRECISION="float32"
             ),
-            "speed": speed,
-            "course": lambda: search(folder, COURSE, "a"),
             "resume": lambda: resumed(folder, "a"),
             "learning": learning,
+            "speed": speed,
+            "course": lambda: search(folder, COURSE, "a"),
         }
         for part, measure in parts.items():
             began = time.perf_counter()
