@@ -2,8 +2,8 @@
 
 Needs the CUDA plugin (``pip install jax-cuda12-plugin nvidia-cuda-nvcc-cu12``, of jax's version) and
 neither a card nor a driver. Prints, and writes as JSON, for an environment step and for an update:
-kernels and copies, the bytes that copies move, and what would make the host step in (loops of unknown
-length, branches). Counts can be relied on, times cannot be had this way.
+kernels and copies, the bytes that copies move, branches and scatters. Counts can be relied on, times
+cannot be had this way.
 """
 
 import argparse
@@ -21,12 +21,11 @@ from jax.experimental import topologies
 from jaxrl.benchmark import machine
 from jaxrl.benchmark.workloads import W1_STEPS, W1_VALUES
 from jaxrl.dqn.environment import make
-from jaxrl.dqn.hyperparameters import Cadence, Configuration
-from jaxrl.population.program import FixedPrograms
+from jaxrl.dqn.hyperparameters import Configuration
+from jaxrl.population.program import Programs
 from jaxrl.population.tile import TileFunctions
 
 HERE = pathlib.Path(__file__).parent
-UPDATES = 8  # a round: with W1's own one there would be no loop to count in
 # Instructions that launch nothing.
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
@@ -37,8 +36,8 @@ _BYTES = {"pred": 1, "u32": 4, "s32": 4, "f32": 4}
 
 
 def optimised(width: int, target: str) -> dict[str, str]:
-    """The optimised HLO of W1's programs whose one loop is over environment steps and over updates,
-    for a target, a file of ``gpu_targets``."""
+    """The optimised HLO of W1's programs that act and that train too, for a target, a file of
+    ``gpu_targets``."""
     topology = topologies.get_topology_desc(
         platform="cuda",
         topology_name="",
@@ -47,14 +46,11 @@ def optimised(width: int, target: str) -> dict[str, str]:
     )
     configuration = Configuration.create(W1_VALUES, W1_STEPS)
     env = make("CartPole-v1")
-    functions = TileFunctions(configuration.shape, env, width, configuration.buffer_size, 10, 10)
-    cadence = Cadence(configuration.train_freq, UPDATES)
-    programs = FixedPrograms(functions, topology.devices[0], [cadence])
+    sizes = width, configuration.buffer_size, 10, 10
+    functions = TileFunctions(configuration.shape, env, *sizes, mixed=True)
+    programs = Programs(functions, topology.devices[0])
     programs.compile("training")
-    return {
-        "environment step": programs.acts[programs.STEPS].as_text(),
-        "update": programs.learns[cadence].as_text(),
-    }
+    return {"environment step": programs.act.as_text(), "update": programs.train.as_text()}
 
 
 def loop_bodies(text: str) -> list[list[str]]:
@@ -75,17 +71,19 @@ def loop_bodies(text: str) -> list[list[str]]:
 
 
 def count(text: str) -> dict[str, int]:
-    """Launches in the one loop of a program, a turn, and what asks the host."""
-    (body,) = loop_bodies(text)
-    instructions = [match.groups() for match in map(_INSTRUCTION.match, body) if match]
+    """Launches in a turn of a program's loop, of the one with the most: an update's where there are
+    updates; and what the whole program has of branches and scatters."""
+    bodies = [
+        [match.groups() for match in map(_INSTRUCTION.match, body) if match]
+        for body in loop_bodies(text)
+    ]
+    instructions = max(bodies, key=lambda body: sum(kind not in _FREE for _, kind in body))
     launched = collections.Counter(kind for _, kind in instructions if kind not in _FREE)
     copies = [shape for shape, kind in instructions if kind.startswith("copy")]
-    loops = [line for line in text.splitlines() if " while(" in line]
     return {
         "kernels": sum(launched.values()) - len(copies),
         "copies": len(copies),
         "copied_bytes": sum(map(_size, copies)),
-        "loops_of_unknown_length": sum("known_trip_count" not in line for line in loops),
         "branches": sum(" conditional(" in line for line in text.splitlines()),
         "scatters": sum(" scatter(" in line for line in text.splitlines()),
     }

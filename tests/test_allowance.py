@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_dirs import records, rows
 
+from jaxrl.population.cost import COMPILE_SECONDS
 from jaxrl.population.devices import configure
-from jaxrl.population.plan import COMPILE_SECONDS
 from jaxrl.search.allowance import Allowance, Spent, choose
 from jaxrl.search.models import Told
 from jaxrl.search.space import load_space

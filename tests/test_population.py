@@ -309,3 +309,36 @@ def test_a_large_networks_tile_holds_one_agent(hidden_sizes, width):
     plan = make_plan(population, BUDGET, make("CartPole-v1"), configure("cpu"))
     (cohort,) = plan.cohorts
     assert max(map(len, cohort.tiles)) == plan.widths[cohort.shape] == width
+
+
+def _gpu(memory_bytes=10**9):
+    """Hardware that is planned for as a GPU is, and is a core of this CPU."""
+    cpu = configure("cpu")
+    return dataclasses.replace(
+        cpu, platform="gpu", devices=cpu.devices[:1], tile_width=4, memory_bytes=memory_bytes
+    )
+
+
+def test_on_a_gpu_agents_of_every_cadence_share_tiles_and_learn_the_same(population, together):
+    plan = make_plan(population, BUDGET, make("CartPole-v1"), _gpu())
+    assert len(plan.cohorts) == len(plan.shapes)
+    assert len({agent.configuration.cadence for agent in population}) > len(plan.cohorts)
+    for cohort in plan.cohorts:
+        rhythms = [population[i].configuration.cadence for tile in cohort.tiles for i in tile]
+        assert rhythms == sorted(rhythms, key=lambda c: (-c.gradient_steps / c.train_freq, *c[:1]))
+    for mixed, apart in zip(run(population, hardware=_gpu()), together, strict=True):
+        for a, b in zip(jax.tree.leaves(mixed), jax.tree.leaves(apart), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_on_a_gpu_tiles_are_as_wide_as_is_predicted_to_be_fastest_and_fits():
+    def width(count, hardware, **values):
+        agents = [Agent(Configuration.create(QUICK | values, STEPS), k) for k in range(count)]
+        plan = make_plan(agents, BUDGET, make("CartPole-v1"), hardware)
+        return next(iter(plan.widths.values()))
+
+    assert width(3, _gpu()) == 4
+    assert width(60, _gpu()) == 64
+    assert width(1000, _gpu()) == 256
+    assert width(1000, _gpu(2 * 2**20)) < 256
+    assert width(60, configure("cpu")) == 4

@@ -141,6 +141,13 @@ def test_agents_of_different_cadence_learn_together_as_they_do_apart(make_hyper)
         )
 
 
+def test_a_program_of_mixed_cadences_leaves_no_branch_to_the_host():
+    text = _compiled(True).train.as_text()
+    assert " while(" in text
+    assert " conditional(" not in text
+    assert " conditional(" in _compiled(False).train.as_text()  # double DQN, which a CPU leaves out
+
+
 @functools.cache
 def _compiled(mixed):
     functions = TileFunctions(Shape((16,), False, 8, 1), make("CartPole-v1"), 4, 64, 2, 2, mixed)

@@ -5,7 +5,7 @@ one of three ways, and each way is a type of its own, so that a value on the wro
 error and not a silent recompilation:
 
 * :class:`Shape` fixes array shapes: one compiled program for each distinct one;
-* :class:`Cadence` is the rhythm of acting and training, which the agents of a cohort share;
+* :class:`Cadence` is the rhythm of acting and training, which the agents of a cohort share on a CPU;
 * :class:`Hyperparameters` are traced values, one for each agent.
 """
 
@@ -212,7 +212,7 @@ def minibatch_rows(batch_size: int) -> int:
 
 
 class Cadence(NamedTuple):
-    """The rhythm of a cohort, in environment steps and in updates."""
+    """The rhythm of acting and training, in environment steps and in updates."""
 
     train_freq: int
     gradient_steps: int

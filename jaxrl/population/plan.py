@@ -3,15 +3,14 @@
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from jaxrl.dqn import replay
 from jaxrl.dqn.environment import Environment
 from jaxrl.dqn.hyperparameters import Cadence, Configuration, Shape
 from jaxrl.dqn.networks import parameter_count
 from jaxrl.errors import InputError
+from jaxrl.population.cost import compile_seconds, tile_seconds
 from jaxrl.population.devices import Hardware
 
 
@@ -145,9 +144,7 @@ class Plan:
     def compile_seconds(self) -> float:
         """A rough time for compiling where nothing is cached; some of it passes beside the
         training."""
-        if self.hardware.platform == "gpu":
-            return _GPU_COMPILE_SECONDS * len(self.shapes) / 2
-        return COMPILE_SECONDS * len(self.shapes) / min(2, len(self.hardware.devices))
+        return compile_seconds(self.hardware, len(self.shapes))
 
 
 USABLE = 0.9
@@ -172,66 +169,6 @@ def _state_bytes(shape: Shape, env: Environment, capacity: int) -> int:
     moments, the best along the way)."""
     ring = capacity * replay.row_size(env.observation_size)
     return 4 * (ring + 5 * parameter_count(shape, env))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Speed:
-    """What a kind of device takes, in seconds: some for a tile, some for each of its agents."""
-
-    tile_step: float
-    """An environment step's fixed part."""
-    step: float
-    bytes_per_second: float
-    """At which acting reads the parameters."""
-    tile_update: float
-    update: float
-    parameter: float
-    """For each parameter of an update: the optimiser, and packing for products."""
-    flops: float
-    """Floating-point operations a second of an update's products."""
-
-
-# Measured on a core of the CPU that benchmarks/results names, all cores at work, and on an H200.
-_SPEEDS = {
-    "cpu": _Speed(0, 0.4e-6, 80e9, 0, 6e-6, 1.8e-9, 80e9),
-    "gpu": _Speed(31e-6, 0, 3e12, 75e-6, 0, 7e-12, 20e12),
-}
-COMPILE_SECONDS = 4.0
-"""The programs of a shape, for that CPU."""
-_GPU_COMPILE_SECONDS = 14.0
-"""For that GPU."""
-
-
-def tile_seconds(
-    platform: str, shape: Shape, env: Environment, width: int, cadences: Collection[Cadence]
-) -> float:
-    """A rough time for an environment step of a tile whose agents have these cadences: a step of
-    each, and updates of four passes (online, target, and a backward pass twice as dear)."""
-    speed = _SPEEDS[platform]
-    parameters = parameter_count(shape, env)
-    products = 4 * shape.minibatch_rows * 2 * parameters
-    step = speed.step + 4 * parameters / speed.bytes_per_second
-    update = speed.update + speed.parameter * parameters + products / speed.flops
-    return (
-        speed.tile_step
-        + width * step
-        + _updates_per_step(cadences) * (speed.tile_update + width * update)
-    )
-
-
-def _updates_per_step(cadences: Collection[Cadence]) -> float:
-    """Updates that a tile makes for each environment step: as many at a time as who makes most."""
-    distinct = set(cadences)
-    if len(distinct) == 1:
-        (cadence,) = distinct
-        return cadence.gradient_steps / cadence.train_freq
-    steps = np.arange(1, _MEAN_OVER + 1)
-    due = [(steps % freq == 0) * updates for freq, updates in distinct]
-    return float(np.mean(np.max(due, axis=0)))
-
-
-_MEAN_OVER = 4096
-"""Steps."""
 
 
 def make_plan(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
-from jaxrl.population.plan import COMPILE_SECONDS
+from jaxrl.population.cost import COMPILE_SECONDS
 
 OFFERING = ("random", "sobol", "tpe")
 """Samplers that can be asked for candidates of which most are not taken."""
