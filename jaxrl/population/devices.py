@@ -66,9 +66,7 @@ def configure(device: str = "auto") -> Hardware:
         InputError: a GPU is asked for and JAX sees none.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    wanted = _XLA_FLAGS | (
-        _XLA_GRAPH_FLAGS if jax.version.__version_info__ >= _GRAPHS_SINCE else {}
-    )
+    wanted = _XLA_FLAGS | (_XLA_GRAPH_FLAGS if jax.__version_info__ >= _GRAPHS_SINCE else {})
     for name, value in wanted.items():
         if name not in flags:
             flags += f" --{name}={value}"
