@@ -30,7 +30,7 @@ class Episodes:
         at_limit = f", at the limit of {self.limit} steps: {share:.0%}" if self.limit else ""
         return (
             f"mean return {mean:.2f} (standard error {error:.2f}), standard deviation {std:.2f}, "
-            f"lowest {self.returns.min():.0f}{at_limit}"
+            f"lowest {self.returns.min():.6g}{at_limit}"
         )
 
 

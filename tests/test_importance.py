@@ -63,6 +63,12 @@ def test_scores_are_of_those_that_were_trained_to_their_end_and_speed_of_all():
     assert of_results(results_of(rows), EVAL_STEPS, 475.0).keys() == {"steps_to_solve"}
 
 
+@pytest.mark.parametrize(("solvers", "said"), [(1, False), (7, False), (8, True)])
+def test_of_speed_nothing_is_said_where_few_solved_it(solvers, said):
+    rows = [({"gamma": 0.9 + 0.001 * i}, i, (500 if i < solvers else 0,)) for i in range(30)]
+    assert ("steps_to_solve" in of_results(results_of(rows), EVAL_STEPS, 475.0)) == said
+
+
 def test_of_hyperparameters_that_changed_on_the_way_nothing_is_said():
     schedule = [[100, {"gamma": 0.5}]]
     rows = [({"gamma": 0.9 + 0.001 * i, "schedule": schedule}, i, (i,)) for i in range(30)]

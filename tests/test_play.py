@@ -77,6 +77,9 @@ def test_a_line_tells_mean_error_spread_and_the_lowest():
     assert "standard deviation 100.00, lowest 300, at the limit of 500 steps: 50%" in line
     punished = Episodes(np.array([-500.0, -80.0]), np.array([500, 81]), 500, np.zeros((1, 6)))
     assert "at the limit of 500 steps: 50%" in punished.describe()
+    small = Episodes(np.array([0.96, 0.96]), np.array([5, 5]), 500, np.zeros((1, 4)))
+    assert "mean return 0.96" in small.describe()
+    assert "lowest 0.96," in small.describe()
 
 
 def test_the_pole_is_drawn_where_it_is():

@@ -229,6 +229,11 @@ def test_fix_refuses_unknown_names_and_values_out_of_range():
 
 MALFORMED = {
     "typo in a name": ("parameters: {learning_rat: 0.1}", ["learning_rat", "'learning_rate'"]),
+    "typo in the name of an interval": (
+        "parameters: {learning_rat: {low: 0.1, high: 0.2}}",
+        ["learning_rat", "'learning_rate'"],
+    ),
+    "interval of what is no name": ("parameters: {3: {low: 1, high: 2}}", ["hyperparameter '3'"]),
     "typo in a key": ("parameters: {gamma: {lo: 0, high: 1}}", ["gamma", "'lo'", "'low'"]),
     "typo in a top key": ("parameter: {gamma: 0.9}", ["parameters"]),
     "unknown top key": ("sed: 1\nparameters: {gamma: 0.9}", ["sed"]),

@@ -56,7 +56,7 @@ def of_results(
     results: Results, eval_steps: Sequence[int], threshold: float | None
 ) -> dict[str, dict[str, float]]:
     """The shares for ``score``, of the configurations that have one, and for ``steps_to_solve``, of
-    all; without what nothing can be said of.
+    all, where enough of them solved it; without what nothing can be said of.
 
     Args:
         threshold: the mean return from which on the environment is solved, if there is one.
@@ -68,7 +68,8 @@ def of_results(
     found = {"score": shares([rows[c] for c in scored], [results.sound_average(c) for c in scored])}
     if threshold is not None:
         steps = [results.steps_to(threshold, config, eval_steps) for config in rows]
-        found["steps_to_solve"] = shares([*rows.values()], steps)
+        if sum(each < max(steps) for each in steps) >= FEWEST:
+            found["steps_to_solve"] = shares([*rows.values()], steps)
     return {name: each for name, each in found.items() if each}
 
 

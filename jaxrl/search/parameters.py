@@ -6,7 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxrl.dqn.hyperparameters import NAMES, Configuration, check_value, is_integer, is_numeric
+from jaxrl.dqn.hyperparameters import (
+    NAMES,
+    Configuration,
+    check_name,
+    check_value,
+    is_integer,
+    is_numeric,
+)
 from jaxrl.errors import InputError
 
 MAX_SEED = 2**32 - 1
@@ -190,8 +197,10 @@ def _parse_when(name: str, when: Any) -> dict[str, tuple[Any, ...]]:
 def _parse_interval(name: str, entry: Mapping[str, Any]) -> Interval:
     if "low" not in entry or "high" not in entry:
         raise InputError(f"{name} needs 'low' and 'high', or 'choices'; it has {dict(entry)}.")
-    if name != "seed" and not is_numeric(name):
-        raise InputError(f"{name} is not a number and cannot have an interval: give choices.")
+    if name != "seed":
+        check_name(name)
+        if not is_numeric(name):
+            raise InputError(f"{name} is not a number and cannot have an interval: give choices.")
     low, high = (check_parameter(name, entry[end]) for end in ("low", "high"))
     log, step = entry.get("log", False), entry.get("step")
     if not isinstance(log, bool):
