@@ -75,6 +75,8 @@ class Checkpoints:
         self._bytes, self._bytes_per_second = expected_bytes, _BYTES_PER_SECOND
         self.trouble: str | None = None
         """Why the last checkpoint could not be written."""
+        self.damaged: list[str] = []
+        """Checkpoints that could not be read when it was loaded."""
         directory.mkdir(exist_ok=True)
         for part in directory.glob("*.part"):
             part.unlink()
@@ -108,6 +110,7 @@ class Checkpoints:
                 for name in set().union(*(entry.files() for entry in entries.values())):
                     check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
+                self.damaged.append(path.name)
                 continue  # half of it is missing: the one before may be whole
             if manifest.rungs == len(layouts) - 1:
                 entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}

@@ -1,6 +1,7 @@
 """``python -m jaxrl.sweep``: trains a population of DQN agents, streams each to MLflow."""
 
 import argparse
+import math
 import pathlib
 import shlex
 import sys
@@ -82,7 +83,10 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
     results = found.results
     if outcome.was_finished:
         say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
-    console.print(best_table(results, results.ranking(), results.column))
+    ranking, column = results.ranking(), results.column
+    if math.isnan(results.mean(ranking[0], column)):  # nobody got as far
+        ranking, column = results.latest_ranking(), "latest_return_mean"
+    console.print(best_table(results, ranking, column))
     front = sorted((c for c in found.costs if c.on_front), key=lambda c: -c.score)
     if len(found.costs) > 1 and front:
         shown = (

@@ -153,6 +153,10 @@ class Training:
         ended = {i for i in range(len(plan.agents)) if self._result(i).has_ended}
         tiles = [layout.agents for layout in self._layouts]
         passed, saved = checkpoints.load(tiles, ended, self._anew)
+        if checkpoints.damaged:
+            since = "an earlier one" if saved else "the beginning"
+            found = ", ".join(checkpoints.damaged)
+            display.say(f"warning: checkpoint {found} cannot be read: training again from {since}")
         layout = self._layouts[passed]
         # Who has finished, and not just stopped, may yet share a tile with others after a rung.
         out = ended if passed == len(self._layouts) - 1 else self._verdicts[passed].stopped

@@ -146,7 +146,7 @@ def test_without_a_checkpoint_it_begins_anew_and_the_first_records_stand(tmp_pat
     assert_each_record_once(run_dir)
 
 
-def test_a_half_written_checkpoint_is_skipped_for_the_one_before(tmp_path, whole):
+def test_a_half_written_checkpoint_is_skipped_for_the_one_before(tmp_path, whole, capsys):
     run_dir = tmp_path / "run"
     process = start(*SWEEP, *FAST, "--no-track", "--run-dir", run_dir, cwd=tmp_path)
     folder = run_dir / "checkpoints"
@@ -158,6 +158,8 @@ def test_a_half_written_checkpoint_is_skipped_for_the_one_before(tmp_path, whole
     newest.write_bytes(content[: len(content) // 2])
     (folder / "state-999999.npz.part").write_bytes(b"half")
     assert main(["--resume", str(run_dir), "--no-track"]) == 0
+    said = f"warning: checkpoint {newest.name} cannot be read: training again from an earlier one"
+    assert said in capsys.readouterr().out
     assert_same_results(run_dir, whole)
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -282,6 +283,8 @@ def test_ctrl_c_ends_a_sweep_cleanly(mlflow_server, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted: what was done is written" in output
+    assert "latest_return" in output  # nobody has a final score
+    assert re.search(r"^ +1 +\d +\d+\.\d ", output, re.MULTILINE)
     table = rows(tmp_path / "run" / "results.csv")
     assert [row["status"] for row in table] == ["killed"] * 4
     assert all(0 < int(row["env_steps"]) < 100_000_000 for row in table)
