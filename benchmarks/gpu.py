@@ -12,6 +12,7 @@ Writes what it has after every part: a machine that is lent can be taken back.
 
 import argparse
 import csv
+import dataclasses
 import json
 import os
 import pathlib
@@ -107,19 +108,17 @@ def speed() -> dict[str, Any]:
     cpu = measured("cpu", "w1", populations=(1, 64), repeats=1, seconds=0)
     result: dict[str, Any] = {"gpu": list(gpu), "cpu": list(cpu)}
     sb3 = peers()[0]
-    values = sb3.arguments[0]
-    command = [sys.executable, str(HERE.parent / "jaxrl" / "benchmark" / "peers" / sb3.script)]
-    done = subprocess.run([*command, values], capture_output=True, text=True, check=False)
-    if done.returncode == 0:  # where it is installed
-        result["stable_baselines3_one_agent"] = json.loads(done.stdout.splitlines()[-1])
+    one = dataclasses.replace(sb3, arguments=sb3.arguments[:1]).run(sys.executable)
+    if one is not None:  # where it is installed
+        result["stable_baselines3_one_agent"] = one
     return result
 
 
-def search(folder: pathlib.Path, arguments: Sequence[str], cache: str) -> dict[str, Any]:
+def search(folder: pathlib.Path, arguments: Sequence[str]) -> dict[str, Any]:
     """A sweep's time and results."""
-    run_dir = folder / f"{cache}-{time.monotonic_ns()}"
+    run_dir = folder / f"run-{time.monotonic_ns()}"
     began = time.perf_counter()
-    with _sweep(run_dir, arguments, folder / cache) as process:
+    with _sweep(run_dir, arguments) as process:
         output, _ = process.communicate()
     seconds = time.perf_counter() - began
     assert process.returncode == 0, output
@@ -137,12 +136,12 @@ def search(folder: pathlib.Path, arguments: Sequence[str], cache: str) -> dict[s
     return result
 
 
-def resumed(folder: pathlib.Path, cache: str) -> dict[str, Any]:
+def resumed(folder: pathlib.Path) -> dict[str, Any]:
     """Whether a sweep that is killed and resumed has the results of one that is not."""
     whole, killed = folder / "whole", folder / "killed"
-    with _sweep(whole, SHORT, folder / cache) as process:
+    with _sweep(whole, SHORT) as process:
         process.communicate()
-    with _sweep(killed, SHORT, folder / cache) as process:
+    with _sweep(killed, SHORT) as process:
         while not list(killed.glob("checkpoints/*")) and process.poll() is None:
             time.sleep(0.1)
         time.sleep(1.0)
@@ -150,8 +149,7 @@ def resumed(folder: pathlib.Path, cache: str) -> dict[str, Any]:
     was_running = process.returncode == -signal.SIGKILL
     arguments = ["--resume", str(killed), "--no-track"]
     command = [sys.executable, "-m", "jaxrl.sweep", *arguments]
-    env = os.environ | {"XDG_CACHE_HOME": str(folder / cache)}
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=_environment(folder), check=True, stdout=subprocess.DEVNULL)
     pairs = list(zip(_rows(whole / "results.csv"), _rows(killed / "results.csv"), strict=True))
     return {
         "killed_while_it_trained": was_running,
@@ -160,18 +158,21 @@ def resumed(folder: pathlib.Path, cache: str) -> dict[str, Any]:
     }
 
 
-def _sweep(
-    run_dir: pathlib.Path, arguments: Sequence[str], cache: pathlib.Path
-) -> subprocess.Popen[str]:
+def _sweep(run_dir: pathlib.Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "jaxrl.sweep", "--device", "gpu", "--run-dir", str(run_dir)]
     return subprocess.Popen(
         [*command, *arguments],
-        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        env=_environment(run_dir.parent),
         cwd=run_dir.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def _environment(folder: pathlib.Path) -> dict[str, str]:
+    """With a cache of compiled programs that is empty at first, and then everybody's."""
+    return os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
 
 
 def _rows(file: pathlib.Path) -> list[dict[str, str]]:
@@ -187,15 +188,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         parts = {
-            "search": lambda: search(folder, SEARCH, "a"),
-            "search_cached": lambda: search(folder, SEARCH, "a"),
+            "search": lambda: search(folder, SEARCH),
+            "search_cached": lambda: search(folder, SEARCH),
             "agreement": lambda: in_process(
                 "gpu.agreement()", JAX_DEFAULT_MATMUL_PRECISION="float32"
             ),
-            "resume": lambda: resumed(folder, "a"),
+            "resume": lambda: resumed(folder),
             "learning": learning,
             "speed": speed,
-            "course": lambda: search(folder, COURSE, "a"),
+            "course": lambda: search(folder, COURSE),
         }
         for part, measure in parts.items():
             began = time.perf_counter()
