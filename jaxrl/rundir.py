@@ -110,10 +110,10 @@ class RunDirectory:
         self.write(name, (json.dumps(content, indent=2) + "\n").encode())
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes ``name`` whole or not at all."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
+        """Writes ``name`` whole or not at all; a run directory that is gone is not made again."""
+        for folder in [*pathlib.PurePath(name).parents][-2::-1]:
+            (self.path / folder).mkdir(exist_ok=True)
+        write_whole(self.path / name, content)
 
     def remove(self, path: pathlib.Path) -> None:
         """Removes a folder of the run directory, if it is there."""

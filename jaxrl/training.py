@@ -72,6 +72,8 @@ def storage_errors(directory: RunDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not path.is_dir():
+            raise SweepError(f"the run directory {path} is gone") from error
         raise SweepError(
             f"{path} cannot be written to: {brief(error)}. What was written before is whole: once "
             f"there is room, go on with --resume {path}."
@@ -139,7 +141,8 @@ class Training:
     def warnings(self) -> list[str]:
         """What a user should know before it begins."""
         size, path = self._plan.state_bytes, self._books.directory.path
-        free = shutil.disk_usage(path).free
+        with storage_errors(self._books.directory):
+            free = shutil.disk_usage(path).free
         if free >= 2 * size:  # the last two, whose replay is shared
             return []
         return [

@@ -1,5 +1,6 @@
 """Nothing lost: sweeps that are killed, stopped and resumed."""
 
+import importlib
 import json
 import os
 import random
@@ -186,14 +187,27 @@ def test_a_second_process_on_a_run_directory_is_refused(tmp_path, capsys):
         process.wait()
 
 
-def test_a_run_directory_that_is_taken_away_ends_the_sweep_with_a_clear_error(tmp_path):
+@pytest.mark.parametrize(
+    "just_made",
+    ["generations.Lease", "generations.Journal", "training.Checkpoints", "training.train"],
+)
+def test_a_run_directory_that_is_taken_away_ends_the_sweep_with_a_clear_error(
+    just_made, tmp_path, monkeypatch, capsys
+):
     run_dir = tmp_path / "run"
+    module, name = just_made.split(".")
+    make = getattr(importlib.import_module(f"jaxrl.{module}"), name)
+
+    def make_and_take_away(*args, **kwargs):
+        made = make(*args, **kwargs)
+        run_dir.rename(tmp_path / "elsewhere")
+        return made
+
+    monkeypatch.setattr(f"jaxrl.{module}.{name}", make_and_take_away)
+    monkeypatch.setattr("jaxrl.lease._BEAT_SECONDS", 0.1)
     endless = ["--configs", "2", "--steps", "100000000", "--set", "buffer_size=1000"]
-    process = start(*endless, "--no-track", "--run-dir", run_dir, cwd=tmp_path)
-    wait_for((run_dir / "heartbeat.json").exists, process)
-    run_dir.rename(tmp_path / "elsewhere")
-    assert process.wait(60) == 1
-    assert f"the run directory {run_dir} is gone" in (tmp_path / "output.log").read_text()
+    assert main([*endless, "--no-track", "--run-dir", str(run_dir)]) == 1
+    assert f"the run directory {run_dir} is gone" in capsys.readouterr().err
     assert not run_dir.exists()
 
 

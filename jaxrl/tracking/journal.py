@@ -38,14 +38,14 @@ class Position(NamedTuple):
 
 
 class Journal:
-    """Appends records to a new segment of ``directory``, which is made where there is none.
+    """Appends records to a new segment of ``directory``, a folder that is made where there is none.
 
     Args:
         after: time of the last record so far; none is given an earlier one, whatever the clock says.
     """
 
     def __init__(self, directory: pathlib.Path, after: int = 0) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(exist_ok=True)  # but not the run directory, were it gone
         self._file = _segment(directory, len(_segments(directory))).open("xb")
         self._time = after
 
