@@ -87,6 +87,7 @@ class Checkpoints:
         layouts: Sequence[Mapping[int, Sequence[int]]],
         ended: Collection[int],
         anew: int,
+        usable: bool = True,
     ) -> tuple[int, dict[int, SavedTile]]:
         """What the newest whole checkpoint has, and how many rungs it had passed; nothing and
         ``anew`` where there is none.
@@ -94,9 +95,10 @@ class Checkpoints:
         Args:
             layouts: after each number of rungs the tiles, by number, with their agents.
             ended: agents; after the last rung, a tile of none but such is passed over.
+            usable: whether those on disk may be used.
         """
         gone = set(ended)
-        for path in sorted(self._directory.glob("state-*.npz"), reverse=True):
+        for path in sorted(self._directory.glob("state-*.npz") if usable else (), reverse=True):
             try:
                 manifest = read_manifest(path)
                 if manifest.generation != self._generation:

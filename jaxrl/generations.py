@@ -84,6 +84,8 @@ class Search:
         self._report = LiveReport(directory, sweep.plan.env)
         self._plan = sweep.plan
         """Of the last generation, once it is trained."""
+        self._illegible: list[str] = []
+        """Where the journal is damaged."""
         self._signals: list[int] = []
         self._training: Training | None = None
 
@@ -100,8 +102,15 @@ class Search:
             with storage_errors(self._directory):
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
-            every, store = self._checkpoint_every, ProgramStore()
-            books = Books(self._directory, journal, lease, self._history.recorded, every, store)
+            books = Books(
+                self._directory,
+                journal,
+                lease,
+                self._history.recorded,
+                self._checkpoint_every,
+                ProgramStore(),
+                is_whole=not self._illegible,
+            )
             return self._search(books, is_new)
         finally:
             lease.release()
@@ -116,8 +125,13 @@ class Search:
     def _recall(self) -> Record | None:
         """Takes over what the journal says; its last record."""
         last = None
-        for last, _ in read(self._directory.journal):
+        for last, _ in read(self._directory.journal, illegible=self._illegible):
             self._history.take(last)
+        if self._illegible:
+            self._display.say(
+                f"warning: the journal is damaged ({', '.join(self._illegible)}): what has not ended "
+                "is trained again from the beginning of its generation"
+            )
         return last
 
     def _search(self, books: Books, is_new: bool) -> Outcome:

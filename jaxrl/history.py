@@ -1,5 +1,6 @@
 """What has come of a search so far: its generations, their results, and what was decided at rungs."""
 
+from jaxrl.errors import InputError
 from jaxrl.population.layout import Verdict
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record, report_of_record
 from jaxrl.search.results import Results
@@ -42,8 +43,17 @@ class History:
         return (self.finalists, self.last.first) if is_final else (self.results, 0)
 
     def take(self, record: Record) -> None:
-        """Takes over what a record says."""
+        """Takes over what a record says.
+
+        Raises:
+            InputError: it is about agents of which the journal has not said that they began.
+        """
         kind, first, (results, base) = record["kind"], self.last.first, self.place()
+        if max(record.get("agents", ()), default=0) - base >= len(results.of_agent):
+            raise InputError(
+                f"the journal is damaged: a record of kind {kind} is about agents that have not begun, "
+                "so the one that began them is lost. Put it back from a copy, or start anew."
+            )
         if kind == "generation":
             self.begin(Generation.of_record(record, self._steps))
         elif kind == "rung":

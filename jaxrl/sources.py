@@ -4,6 +4,8 @@ import argparse
 import pathlib
 import tempfile
 
+import numpy as np
+
 from jaxrl.errors import InputError
 from jaxrl.loader import DESCRIPTION, Policy
 from jaxrl.models import MODEL
@@ -62,7 +64,15 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def policy_of(args: argparse.Namespace) -> Policy:
-    return find_policy(args.source, args.rank, args.network, args.env)
+    """The policy of :func:`add_source_options`; raises as :func:`find_policy`, and where it cannot
+    act."""
+    policy = find_policy(args.source, args.rank, args.network, args.env)
+    if not all(np.isfinite(array).all() for array in policy.params.values()):
+        raise InputError(
+            f"the policy in {args.source} has parameters that are no numbers: its agent diverged, "
+            "so there is nothing that it would do. Give another --rank."
+        )
+    return policy
 
 
 def _downloaded(source: str, folder: pathlib.Path) -> pathlib.Path:

@@ -85,7 +85,7 @@ def _print_outcome(console: Console, outcome: Outcome) -> None:
         say(console, f"the sweep in {run_dir} is finished: nothing is left to train")
     ranking, column = results.ranking(), results.column
     if math.isnan(results.mean(ranking[0], column)):  # nobody got as far
-        ranking, column = results.latest_ranking(), "latest_return_mean"
+        ranking, column = results.ranking_so_far(), results.column_so_far
     console.print(best_table(results, ranking, column))
     front = sorted((c for c in found.costs if c.on_front), key=lambda c: -c.score)
     if len(found.costs) > 1 and front:

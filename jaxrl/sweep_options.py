@@ -72,7 +72,8 @@ def _add_population(options: argparse.ArgumentParser, default: SweepSpec) -> Non
         dest="fixed",
         action="append",
         metavar="NAME=VALUE",
-        help="fixes one hyperparameter for all configurations; may be repeated",
+        help="fixes one hyperparameter for all configurations; may be repeated (of one name the last "
+        "counts)",
     )
     what.add_argument(
         "--env", help=f"gymnax's environment, or your own as MODULE:NAME ({default.env})"

@@ -31,11 +31,11 @@ def write(directory, values):
 
 def test_what_is_appended_is_read_back_with_its_kind_and_time(tmp_path):
     before = time.time() * 1000
-    journal = Journal(tmp_path / "a" / "journal")
+    journal = Journal(tmp_path / "journal")
     fields = {"step": 5, "agents": [0, 1], "metrics": {"loss": [0.1, 1e-45], "x": [True, None]}}
     journal.append("evaluation", **fields)
     journal.append("end", status="finished")
-    first, last = records(tmp_path / "a" / "journal")
+    first, last = records(tmp_path / "journal")
     assert first == {"kind": "evaluation", "time": first["time"], **fields}
     assert last == {"kind": "end", "time": last["time"], "status": "finished"}
     assert before - 1 <= first["time"] <= last["time"] <= time.time() * 1000

@@ -127,6 +127,17 @@ def test_what_cannot_be_done_is_one_line(run_dir, options, said, capsys):
     assert error.count("\n") == 1
 
 
+def test_a_policy_whose_agent_diverged_is_one_line(tmp_path, capsys):
+    policy = make_policy()
+    name, weights = next(iter(policy.params.items()))
+    broken = dataclasses.replace(policy, params={**policy.params, name: weights * np.nan})
+    broken.write(tmp_path / "policy")
+    assert main([str(tmp_path / "policy"), "--episodes", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "its agent diverged" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("backend", ["gymnasium", "gymnax"])
 def test_a_policy_of_another_environment_is_one_line(backend, tmp_path, capsys):
     dataclasses.replace(make_policy(), env_id="Acrobot-v1").write(tmp_path / "policy")

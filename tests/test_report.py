@@ -111,6 +111,12 @@ def test_the_schedule_of_a_winner_of_population_based_training_is_told(tmp_path)
     journal.append("final", step=300, agents=np.arange(5), metrics=metrics)
     assert report([str(directory.path)]) == 0
     text = directory.report.read_text()
+    ends = f"{figures.short(source.learning_rate)} → 0.25"
+    assert ends in text[: text.index("The winner’s schedule")], "the leaderboard tells both ends"
+    axes = {
+        axis["label"]: axis for axis in figures_of(text)["coordinates"]["data"][0]["dimensions"]
+    }
+    assert "0.25" in axes["learning_rate"]["ticktext"]
     table = text[text.index("The winner’s schedule") :]
     rows_ = [row.split("<td>")[1:] for row in table[: table.index("</table>")].split("<tr>")[2:]]
     told = [[cell.split("<")[0] for cell in row] for row in rows_]

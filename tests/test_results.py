@@ -158,11 +158,19 @@ def test_agents_are_ordered_by_their_own_score_then_configuration_and_seed():
 def test_while_training_goes_on_the_latest_evaluation_decides():
     results = results_of([scores(NAN)], [scores(NAN)])
     results.update(evaluation_report([0, 1], 10, [50, 40], [False, False]))
-    assert results.latest_ranking() == [0, 1]
+    assert results.ranking_so_far() == [0, 1]
     results.update(evaluation_report([1], 20, [60], [False]))
-    assert results.latest_ranking() == [1, 0]
+    assert results.ranking_so_far() == [1, 0]
     results.update(evaluation_report([1], 30, [500], [True]))
-    assert results.latest_ranking() == [0, 1]
+    assert results.ranking_so_far() == [0, 1]
+
+
+def test_where_the_best_policy_is_asked_for_the_highest_evaluation_so_far_decides():
+    results = results_of([scores(NAN)], [scores(NAN)], select="best")
+    results.update(evaluation_report([0, 1], 10, [70, 40], [False, False]))
+    results.update(evaluation_report([0, 1], 20, [20, 60], [False, False]))
+    assert results.ranking_so_far() == [0, 1]
+    assert results.mean(0, results.column_so_far) == 70
 
 
 def test_reports_fill_the_row_of_their_agents():

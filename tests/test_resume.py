@@ -134,6 +134,33 @@ def test_sigterm_leaves_soon_with_a_checkpoint_and_goes_on_where_it_was(tmp_path
     assert_each_record_once(run_dir)
 
 
+def test_a_damaged_journal_is_told_of_and_what_it_lost_is_trained_again(tmp_path, whole, capsys):
+    run_dir = tmp_path / "run"
+    process = start(*SWEEP, *FAST, "--no-track", "--run-dir", run_dir, cwd=tmp_path)
+    folder, segment = run_dir / "checkpoints", run_dir / "journal" / "000000.jsonl"
+    wait_for(lambda: list(folder.glob("state-*.npz")) and evaluations(run_dir) >= 5, process)
+    process.kill()
+    process.wait()
+    lines = segment.read_bytes().splitlines(keepends=True)
+    lost = next(i for i, line in enumerate(lines) if b'"evaluation"' in line)
+    lines[lost] = lines[lost].replace(b":", b"?")
+    segment.write_bytes(b"".join(lines))
+    assert main(["--resume", str(run_dir), "--no-track"]) == 0
+    place = len(b"".join(lines[:lost]))
+    said = f"warning: the journal is damaged (000000.jsonl at byte {place:,})"
+    assert said in capsys.readouterr().out
+    assert_same_results(run_dir, whole)
+    assert_each_record_once(run_dir)
+
+
+def test_a_journal_that_lost_a_whole_generation_is_refused_in_a_line(tmp_path, whole, capsys):
+    run_dir = copy_without_end(whole, tmp_path)
+    record = {"kind": "rung", "time": 1, "step": 1000, "agents": [3, 24]}
+    (run_dir / "journal" / "000000.jsonl").write_text(json.dumps(record) + "\n")
+    assert main(["--resume", str(run_dir), "--no-track"]) == 2
+    assert "a record of kind rung is about agents that have not begun" in capsys.readouterr().err
+
+
 def test_without_a_checkpoint_it_begins_anew_and_the_first_records_stand(tmp_path, whole):
     run_dir = tmp_path / "run"
     process = start(*SWEEP, "--no-track", "--run-dir", run_dir, cwd=tmp_path)

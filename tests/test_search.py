@@ -211,6 +211,17 @@ def test_generations_and_no_pruner_give_the_same_agents_as_one_generation(tmp_pa
     assert (one / "results.csv").read_bytes() == (two / "results.csv").read_bytes()
 
 
+def test_a_grid_has_each_combination_once_over_its_generations(tmp_path):
+    space, run_dir = tmp_path / "grid.yaml", tmp_path / "grid"
+    space.write_text(
+        "parameters: {double_q: {choices: [true, false]}, tau: {low: 0.5, high: 1.0, step: 0.25}}"
+    )
+    grid = ["--space", str(space), "--sampler", "grid", "--configs", "6", "--generations", "2"]
+    assert sweep([*SMALL, *grid, "--run-dir", str(run_dir), "--no-track"]) == 0
+    found = [(row["double_q"], float(row["tau"])) for row in rows(run_dir / "results.csv")]
+    assert sorted(found) == [(flag, tau) for flag in ("false", "true") for tau in (0.5, 0.75, 1.0)]
+
+
 def test_a_study_in_the_users_own_optuna_storage_has_it_all_once(tmp_path):
     run_dir, storage = tmp_path / "copied", f"sqlite:///{tmp_path / 'study.db'}"
     search = ["--configs", "9", "--generations", "2", "--pruner", "halving", "--sampler", "tpe"]

@@ -325,6 +325,12 @@ MALFORMED = {
         "parameters: {n_step: 1, tau: {low: 0.1, high: 1, when: {n_step: [1]}, otherwise: 2}}",
         ["tau is 2"],
     ),
+    "a name twice": (
+        "parameters: {gamma: 0.9, tau: 1.0, gamma: 0.8}",
+        ["gamma is there twice"],
+    ),
+    "a bound twice": ("parameters: {tau: {low: 0.1, low: 0.2, high: 1}}", ["low is there twice"]),
+    "a key that is a list": ("parameters: {? [1, 2] : 3}", ["YAML"]),
     "a Python object": ("parameters: !!python/object:os.system {}", ["YAML"]),
 }
 

@@ -24,6 +24,11 @@ class Agent:
     schedule: tuple[tuple[int, Configuration], ...] = ()
     """What it goes on with from an environment step on, in the order of these."""
 
+    @property
+    def last(self) -> Configuration:
+        """What it ends with."""
+        return self.schedule[-1][1] if self.schedule else self.configuration
+
 
 @dataclasses.dataclass(frozen=True)
 class Budget:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxrl.report.data import SoFar
 from jaxrl.search.cost import Cost
 from jaxrl.search.finalists import Finalist
-from jaxrl.search.results import Result, varying
+from jaxrl.search.results import Result, course, varying
 from jaxrl.search.table import format_cell
 
 Figure = dict[str, Any]
@@ -24,8 +24,7 @@ _FAINT, _BAND, _LINE, _STOPPED = "#94a3b8", "rgba(59,130,246,0.22)", "#2563eb", 
 
 def described(result: Result, names: Sequence[str]) -> str:
     """Hyperparameters for people, a line each."""
-    configuration = result.agent.configuration
-    return "<br>".join(f"{name} {short(getattr(configuration, name))}" for name in names)
+    return "<br>".join(f"{name} {course(result, name, short)}" for name in names)
 
 
 def curves(sweep: SoFar) -> Figure | None:
@@ -95,7 +94,8 @@ def _stops(sweep: SoFar, names: Sequence[str]) -> Figure:
 
 
 def coordinates(sweep: SoFar, scores: Mapping[int, float]) -> Figure | None:
-    """Parallel coordinates: a line for each configuration, through its hyperparameters to its score."""
+    """Parallel coordinates: a line for each configuration, through its hyperparameters, those at its
+    end where they changed, to its score."""
     results = sweep.history.results
     shown = [config for config, score in scores.items() if math.isfinite(score)]
     first = [results.seeds(config)[0] for config in shown]
@@ -103,7 +103,7 @@ def coordinates(sweep: SoFar, scores: Mapping[int, float]) -> Figure | None:
     if len(shown) < 2 or not names:
         return None
     values = [_plain([scores[config] for config in shown])]
-    axes = [_axis(n, [getattr(r.agent.configuration, n) for r in first]) for n in names]
+    axes = [_axis(n, [getattr(r.agent.last, n) for r in first]) for n in names]
     colours = {"color": values[0], "colorscale": "Viridis", "showscale": False}
     axes.append({"label": "score", "values": values[0]})
     return {"data": [{"type": "parcoords", "dimensions": axes, "line": colours}], "layout": {}}

@@ -20,7 +20,7 @@ from jaxrl.report.data import SoFar
 from jaxrl.report.figures import Figure
 from jaxrl.search.finalists import interval
 from jaxrl.search.generation import SEARCH
-from jaxrl.search.results import Result, varying
+from jaxrl.search.results import Result, course, varying
 from jaxrl.tracking.delivery import deliveries
 
 _ROWS = 50
@@ -87,12 +87,12 @@ def _pictures(
 
 
 def _scores(sweep: SoFar) -> dict[int, float]:
-    """Of every configuration, the average over its seeds; the latest evaluation where that is all."""
+    """Of every configuration, the average over its seeds; of evaluations where these are all."""
     results, scores = sweep.history.results, {}
     for config in results.ranking():
         score = results.average(config)
         if math.isnan(score):
-            score = float(np.mean([r.latest_return_mean for r in results.seeds(config)]))
+            score = results.mean(config, results.column_so_far)
         scores[config] = score
     return scores
 
@@ -153,7 +153,7 @@ def _how(sweep: SoFar) -> str:
 def _leaderboard(sweep: SoFar, conclusion: Conclusion, scores: Mapping[int, float]) -> str:
     results = sweep.history.results
     fresh = {finalist.config: finalist for finalist in conclusion.finalists}
-    ranking = results.ranking() if sweep.status else results.latest_ranking()
+    ranking = results.ranking() if sweep.status else results.ranking_so_far()
     ranking = [*fresh, *(config for config in ranking if config not in fresh)][:_ROWS]
     names = varying([results.seeds(config)[0] for config in ranking])
     head = ["", "config", "score", "seeds", "status"]
@@ -168,14 +168,14 @@ def _leaderboard(sweep: SoFar, conclusion: Conclusion, scores: Mapping[int, floa
         row = [str(rank), str(config), score, str(len(seeds)), _state(sweep, seeds)]
         if fresh:
             row += _fresh_cells(fresh.get(config))
-        configuration = seeds[0].agent.configuration
-        rows.append(row + [figures.short(getattr(configuration, name)) for name in names])
+        rows.append(row + [course(seeds[0], name, figures.short) for name in names])
     unlike = len({len(results.seeds(config)) for config in ranking}) > 1
     notes = ["Where some have more seeds than others, an average counts less a standard error."]
     notes = notes if unlike else []
     if any(math.isnan(results.average(config)) for config in ranking):
+        which = results.column_so_far.split("_")[0]
         notes.append(
-            "In brackets: the latest evaluation of those that were not trained to their end."
+            f"In brackets: the {which} evaluation of those that were not trained to their end."
         )
     more = len({result.config for result in results.of_agent}) - len(ranking)
     if more:

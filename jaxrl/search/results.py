@@ -17,6 +17,8 @@ from jaxrl.search.table import RESULT_COLUMNS, write_table
 
 SELECTIONS = {"last": "eval_return_mean", "best": "best_return_mean"}
 """Which policy stands for a configuration, and the result column that ranks it."""
+_SO_FAR = {"last": "latest_return_mean", "best": "highest_return_mean"}
+"""The same before there are final evaluations: of those during training."""
 
 
 @dataclasses.dataclass
@@ -40,7 +42,8 @@ class Result:
     evaluations: dict[int, float] = dataclasses.field(default_factory=dict)
     """Mean returns of the evaluations during training, by step."""
     latest_return_mean: float = math.nan
-    """The last of these, which another thread may read meanwhile."""
+    """The last of these, and the next the highest, which another thread may read meanwhile."""
+    highest_return_mean: float = math.nan
 
     def evaluation_at(self, step: int) -> float:
         """The mean return of an evaluation; NaN where it had diverged."""
@@ -86,6 +89,8 @@ class Results:
         self._final_episodes = final_episodes
         self.column = SELECTIONS[select]
         """Of the results, which ranks."""
+        self.column_so_far = _SO_FAR[select]
+        """Likewise while training goes on."""
         self._average = AVERAGES[rank_by]
         self._by_config: dict[int, list[Result]] = {}
         self.add(agents, configs)
@@ -107,8 +112,9 @@ class Results:
             result.device_seconds += report.seconds / len(report.agents)
             if report.evaluation is not None and is_new:
                 values = {name: column[place] for name, column in report.evaluation.items()}
-                result.latest_return_mean = float(values["eval_return_mean"])
-                result.evaluations[report.step] = result.latest_return_mean
+                mean = result.latest_return_mean = float(values["eval_return_mean"])
+                result.highest_return_mean = float(np.fmax(mean, result.highest_return_mean))
+                result.evaluations[report.step] = mean
                 result.train_return_mean = float(values["train_return_mean"])
                 result.updates = int(values["updates"])
                 result.diverged = bool(values["diverged"])
@@ -173,12 +179,12 @@ class Results:
             for seeds in self._by_config.values()
         )
 
-    def latest_ranking(self) -> list[int]:
-        """The same while training goes on: by the latest evaluations."""
+    def ranking_so_far(self) -> list[int]:
+        """The same while training goes on: by the latest evaluations, or the highest."""
 
         def order(config: int) -> tuple[Any, ...]:
             seeds = self._by_config[config]
-            return self._order(seeds, [r.latest_return_mean for r in seeds], (config,))
+            return self._order(seeds, [getattr(r, self.column_so_far) for r in seeds], (config,))
 
         return sorted(self._by_config, key=order)
 
@@ -271,9 +277,16 @@ class Results:
 
 
 def varying(results: Iterable[Result]) -> list[str]:
-    """The hyperparameters in which their configurations differ."""
-    configurations = {result.agent.configuration for result in results}
-    return [name for name in NAMES if len({getattr(c, name) for c in configurations}) > 1]
+    """The hyperparameters in which their configurations differ, at the beginning or at the end."""
+    ends = {c for result in results for c in (result.agent.configuration, result.agent.last)}
+    return [name for name in NAMES if len({getattr(c, name) for c in ends}) > 1]
+
+
+def course(result: Result, name: str, show: Callable[[Any], str]) -> str:
+    """A hyperparameter for people: at the beginning and, where it is another, at the end."""
+    agent = result.agent
+    ends = (show(getattr(c, name)) for c in (agent.configuration, agent.last))
+    return " → ".join(dict.fromkeys(ends))
 
 
 def interquartile_mean(values: Iterable[float]) -> float:

@@ -230,11 +230,22 @@ def load_space(name: str) -> Space:
         known = (*packaged(), "FILE.yaml")
         raise InputError.unknown("space", name, known)
     try:
-        return parse_space(yaml.safe_load(text))
+        return parse_space(yaml.load(text, _Strict))
     except InputError as error:
         raise InputError(f"in {where}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+class _Strict(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's readers take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise InputError(f"{key} is there twice: drop one of the two.")
+        return super().construct_mapping(node, deep)
 
 
 def parse_space(content: Any) -> Space:

@@ -17,7 +17,7 @@ from rich.table import Table
 from jaxrl.population.plan import Plan
 from jaxrl.population.report import Report
 from jaxrl.search.finalists import Finalist
-from jaxrl.search.results import Results, varying
+from jaxrl.search.results import Results, course, varying
 from jaxrl.search.table import format_cell
 from jaxrl.tracking.follower import Follower
 
@@ -156,8 +156,8 @@ class ConsoleDisplay:
             if meter.steps_per_second:
                 parts.append(f"{meter.steps_per_second:,.0f} steps/s")
             parts.append(f"{_duration(meter.seconds_left)} left")
-        best = self._results.latest_ranking()[0]
-        score = self._results.mean(best, "latest_return_mean")
+        best = self._results.ranking_so_far()[0]
+        score = self._results.mean(best, self._results.column_so_far)
         if not math.isnan(score):
             parts.append(f"best {score:.1f} (config {best})")
         if self._follower is not None:
@@ -167,7 +167,8 @@ class ConsoleDisplay:
     def _render(self) -> Group:
         bar = Table.grid(expand=True)
         bar.add_row(ProgressBar(total=1.0, completed=self._meter.fraction))
-        table = best_table(self._results, self._results.latest_ranking(), "latest_return_mean")
+        results = self._results
+        table = best_table(results, results.ranking_so_far(), results.column_so_far)
         return Group(bar, self._line(), table)
 
 
@@ -195,8 +196,8 @@ def best_table(results: Results, ranking: Sequence[int], score: str) -> Table:
     names = varying(results.of_agent)
     for rank, config in enumerate(ranking[:_BEST_SHOWN], start=1):
         means = [results.mean(config, name) for name in (score, "train_return_mean")]
-        row = results.seeds(config)[0].row
-        values = " ".join(f"{name}={format_value(row[name])}" for name in names)
+        first = results.seeds(config)[0]
+        values = " ".join(f"{name}={course(first, name, format_value)}" for name in names)
         seeds = [str(len(results.seeds(config)))] if has_seeds else []
         shown = (f"{mean:.1f}" if math.isfinite(mean) else "–" for mean in means)
         table.add_row(str(rank), str(config), *shown, *seeds, values)

@@ -67,11 +67,12 @@ class Journal:
 
 
 def read(
-    directory: pathlib.Path, start: Position = Position()
+    directory: pathlib.Path, start: Position = Position(), illegible: list[str] | None = None
 ) -> Iterator[tuple[Record, Position]]:
     """The records of a journal from ``start`` on, each with the position after it.
 
     Ends at the last whole record; called again with the last position, it goes on from there.
+    Where lines are damaged is appended to ``illegible``.
     """
     for number in range(start.segment, len(_segments(directory))):
         offset = start.offset if number == start.segment else 0
@@ -85,9 +86,12 @@ def read(
                     record = json.loads(line)
                     is_whole = "kind" in record and "time" in record
                 except (ValueError, TypeError):
-                    is_whole = False  # a torn line that a later append completed
+                    is_whole = False
                 if is_whole:
                     yield record, Position(number, offset)
+                elif illegible is not None:
+                    place = offset - len(line)
+                    illegible.append(f"{_segment(directory, number).name} at byte {place:,}")
 
 
 def has_ended(directory: pathlib.Path) -> bool:
