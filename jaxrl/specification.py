@@ -119,7 +119,7 @@ class SweepSpec:
             return
         if (most := max(self.sizes)) > MOST_BY_GP:
             raise InputError(
-                f"the sampler gp takes seconds for each configuration, and {most} in a generation are "
+                f"the sampler gp takes its time for each configuration, and {most} in a generation are "
                 f"more than {MOST_BY_GP}: use more --generations, or --sampler tpe."
             )
 

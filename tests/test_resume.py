@@ -105,7 +105,7 @@ def kill_and_resume(kills, uri, tmp_path, whole, seed):
 def test_a_sweep_that_is_killed_again_and_again_gives_the_same_numbers_once(
     mlflow_server, tmp_path, whole
 ):
-    kill_and_resume(3, mlflow_server, tmp_path, whole, seed=0)
+    kill_and_resume(2, mlflow_server, tmp_path, whole, seed=0)
 
 
 @pytest.mark.slow

@@ -219,6 +219,17 @@ def test_a_sampler_whose_package_is_not_here_is_refused(sampler, package, monkey
     assert sampler in SAMPLER_NAMES
 
 
+@pytest.mark.slow
+@EXTRA("gp" in ABSENT, reason="needs jaxrl[gp]")
+def test_a_gaussian_process_leaves_torch_its_threads():
+    import torch
+
+    torch.set_num_threads(2)
+    told = [Told(values, score(values)) for values in Proposer(MIXED, "gp", 0, 20).ask(0, 20, [])]
+    assert Proposer(MIXED, "gp", 0, 24).ask(1, 2, told)
+    assert torch.get_num_threads() == 2
+
+
 def test_a_generation_too_large_for_a_gaussian_process_is_refused_before_the_first():
     with pytest.raises(InputError, match=r"72 in a generation are more than 64"):
         SweepSpec(sampler="gp", configs=500, generations=7)

@@ -21,7 +21,8 @@ _NEEDS = {"cmaes": ("cmaes", "search"), "gp": ("torch", "gp")}
 """The package that a sampler stands on, and the extra that brings it."""
 _MOST_REDRAWS = 20
 MOST_BY_GP = 64
-"""Configurations of one generation that ``gp`` may be asked for: each takes it some seconds."""
+"""Configurations of one generation that ``gp`` may be asked for: each takes it a third of a second,
+and longer the more there are."""
 _DRAWN, _ASKED = 1024, 64  # candidates: what chance gives at once, and a model in a second
 
 
