@@ -347,6 +347,14 @@ def test_a_malformed_space_is_refused_with_its_file_and_what_is_wrong(tmp_path, 
     assert "\n" not in message
 
 
+def test_a_space_file_may_use_anchors(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "parameters:\n  tau: &small {low: 0.1, high: 1.0}\n  gamma: {<<: *small, low: 0.9}\n"
+    )
+    assert load_space(str(file)).parameters["gamma"] == Interval(0.9, 1.0)
+
+
 def test_a_space_file_that_is_not_there_or_is_no_text_is_refused(tmp_path):
     (tmp_path / "junk.yaml").write_bytes(b"\xff\xfe\x00\x01\x80")
     (tmp_path / "folder.yaml").mkdir()

@@ -240,12 +240,13 @@ def load_space(name: str) -> Space:
 class _Strict(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML's readers take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for place, key in enumerate(keys):
             if key in keys[:place]:
                 raise InputError(f"{key} is there twice: drop one of the two.")
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def parse_space(content: Any) -> Space:
