@@ -87,7 +87,6 @@ class Checkpoints:
         layouts: Sequence[Mapping[int, Sequence[int]]],
         ended: Collection[int],
         anew: int,
-        usable: bool = True,
     ) -> tuple[int, dict[int, SavedTile]]:
         """What the newest whole checkpoint has, and how many rungs it had passed; nothing and
         ``anew`` where there is none.
@@ -95,10 +94,9 @@ class Checkpoints:
         Args:
             layouts: after each number of rungs the tiles, by number, with their agents.
             ended: agents; after the last rung, a tile of none but such is passed over.
-            usable: whether those on disk may be used.
         """
         gone = set(ended)
-        for path in sorted(self._directory.glob("state-*.npz") if usable else (), reverse=True):
+        for path in sorted(self._directory.glob("state-*.npz"), reverse=True):
             try:
                 manifest = read_manifest(path)
                 if manifest.generation != self._generation:
@@ -113,6 +111,10 @@ class Checkpoints:
                     check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
                 self.damaged.append(path.name)
+                with contextlib.suppress(
+                    OSError
+                ):  # so that no later generation takes it for its own
+                    path.rename(path.with_suffix(".damaged"))
                 continue  # half of it is missing: the one before may be whole
             if manifest.rungs == len(layouts) - 1:
                 entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}

@@ -12,6 +12,7 @@ from jaxrl.best import BestPolicies
 from jaxrl.conclusion import Conclusion
 from jaxrl.history import History
 from jaxrl.lease import Lease
+from jaxrl.mending import mend
 from jaxrl.population.program import ProgramStore
 from jaxrl.preparation import PreparedSweep
 from jaxrl.report.writer import LiveReport
@@ -84,14 +85,16 @@ class Search:
         self._report = LiveReport(directory, sweep.plan.env)
         self._plan = sweep.plan
         """Of the last generation, once it is trained."""
-        self._illegible: list[str] = []
-        """Where the journal is damaged."""
         self._signals: list[int] = []
         self._training: Training | None = None
 
     def run(self, is_new: bool) -> Outcome:
         lease = Lease(self._directory.path)
         try:
+            with storage_errors(self._directory):
+                first = History(self._sweep.spec, self._sweep.generation)
+                if damage := mend(self._directory, first):
+                    self._display.say(damage)
             last = self._recall()
             if last is not None and last["kind"] == "end" and last["status"] == "finished":
                 self._copy_study()
@@ -102,15 +105,8 @@ class Search:
             with storage_errors(self._directory):
                 journal = Journal(self._directory.journal, after=last["time"] if last else 0)
                 journal.append("begin")
-            books = Books(
-                self._directory,
-                journal,
-                lease,
-                self._history.recorded,
-                self._checkpoint_every,
-                ProgramStore(),
-                is_whole=not self._illegible,
-            )
+            every, store = self._checkpoint_every, ProgramStore()
+            books = Books(self._directory, journal, lease, self._history.recorded, every, store)
             return self._search(books, is_new)
         finally:
             lease.release()
@@ -125,13 +121,8 @@ class Search:
     def _recall(self) -> Record | None:
         """Takes over what the journal says; its last record."""
         last = None
-        for last, _ in read(self._directory.journal, illegible=self._illegible):
+        for last, _ in read(self._directory.journal):
             self._history.take(last)
-        if self._illegible:
-            self._display.say(
-                f"warning: the journal is damaged ({', '.join(self._illegible)}): what has not ended "
-                "is trained again from the beginning of its generation"
-            )
         return last
 
     def _search(self, books: Books, is_new: bool) -> Outcome:

@@ -1,11 +1,11 @@
 """What has come of a search so far: its generations, their results, and what was decided at rungs."""
 
-from jaxrl.errors import InputError
+from jaxrl.errors import InputError, named
 from jaxrl.population.layout import Verdict
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record, report_of_record
 from jaxrl.search.results import Results
 from jaxrl.specification import FINALIST_EPISODES, SweepSpec
-from jaxrl.tracking.journal import Record
+from jaxrl.tracking.journal import KINDS, Record
 
 
 class History:
@@ -15,6 +15,7 @@ class History:
         results: of the search, verifications among them.
         finalists: results of the finalists.
         generations: so far, in their order.
+        env_steps: of all their agents together.
         decided: at the rungs of the last generation, by step; agents numbered in it.
         recorded: by kind and step of a report, the agents that the journal has one of.
     """
@@ -24,6 +25,7 @@ class History:
         self.results = Results([], [], spec.final_episodes, spec.select, spec.rank_by)
         self.finalists = Results([], [], FINALIST_EPISODES, spec.select, spec.rank_by)
         self.generations: list[Generation] = []
+        self.env_steps = 0
         self.decided: dict[int, Verdict] = {}
         self.recorded: dict[tuple[str, int], set[int]] = {}
         self.begin(first)
@@ -46,14 +48,23 @@ class History:
         """Takes over what a record says.
 
         Raises:
-            InputError: it is about agents of which the journal has not said that they began.
+            InputError: it cannot be followed, so it is damaged, or one before it is lost.
         """
-        kind, first, (results, base) = record["kind"], self.last.first, self.place()
-        if max(record.get("agents", ()), default=0) - base >= len(results.of_agent):
+        try:
+            self._take(record)
+        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"the journal is damaged: a record of kind {kind} is about agents that have not begun, "
-                "so the one that began them is lost. Put it back from a copy, or start anew."
-            )
+                f"the journal is damaged: a record of kind {record['kind']} cannot be followed "
+                f"({named(error)}). What there was before it can be gone on with: --resume."
+            ) from None
+
+    def _take(self, record: Record) -> None:
+        kind, first, (results, base) = record["kind"], self.last.first, self.place()
+        if kind not in KINDS:
+            raise ValueError("there is no such kind")
+        begun = range(base, base + len(results.of_agent))
+        if any(agent not in begun for agent in record.get("agents", ())):
+            raise LookupError("it is about agents that have not begun")
         if kind == "generation":
             self.begin(Generation.of_record(record, self._steps))
         elif kind == "rung":
@@ -65,8 +76,11 @@ class History:
             self.decided[record["step"]] = Verdict(copies=copies)
             results.copy(record["step"], copies, first - base)
         elif kind in ("evaluation", "final"):
+            mine = [results.of_agent[agent - base] for agent in record["agents"]]
+            before = sum(result.env_steps for result in mine)
             results.update(report_of_record(record, base))
+            self.env_steps += sum(result.env_steps for result in mine) - before
             seconds = record["metrics"]["device_seconds"]
-            for agent, each in zip(record["agents"], seconds, strict=True):
-                results.of_agent[agent - base].device_seconds = each
+            for result, each in zip(mine, seconds, strict=True):
+                result.device_seconds = each
             self.recorded.setdefault((kind, record["step"]), set()).update(record["agents"])

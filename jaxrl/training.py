@@ -63,8 +63,6 @@ class Books:
     """By kind and step the agents that the journal had such a report of."""
     checkpoint_every: float | None
     store: ProgramStore
-    is_whole: bool
-    """Whether every line of the journal could be read; else what it lost has to be trained again."""
 
 
 @contextlib.contextmanager
@@ -157,7 +155,7 @@ class Training:
         plan, checkpoints, lease = self._plan, self._checkpoints, self._books.lease
         ended = {i for i in range(len(plan.agents)) if self._result(i).has_ended}
         tiles = [layout.agents for layout in self._layouts]
-        passed, saved = checkpoints.load(tiles, ended, self._anew, self._books.is_whole)
+        passed, saved = checkpoints.load(tiles, ended, self._anew)
         if checkpoints.damaged:
             since = "an earlier one" if saved else "the beginning"
             found = ", ".join(checkpoints.damaged)

@@ -129,6 +129,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damaged, how, tmp_pa
     saved = load(tmp_path)
     assert saved[0].step == 100 or (how == "bits" and saved[0].step == 200)
     assert saved[0].load().leaves[0][0, 0] == saved[0].step / 100
+    if saved[0].step == 100 and (how, damaged[:5]) != ("missing", "state"):
+        assert [path.name for path in tmp_path.glob("*.damaged")] == ["state-000002.damaged"]
 
 
 def test_a_tile_that_has_not_reported_again_is_carried_over(tmp_path):

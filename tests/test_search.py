@@ -11,6 +11,7 @@ from processes import start, wait_for
 from run_dirs import records, rows
 
 from jaxrl.policy import load_policy
+from jaxrl.report.__main__ import main as report
 from jaxrl.report.data import SoFar
 from jaxrl.sweep import main as sweep
 from jaxrl.tracking.journal import read
@@ -151,17 +152,58 @@ def test_the_curves_for_pictures_know_all_of_the_search(whole):
 @pytest.mark.parametrize("moment", range(3))
 def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_results(whole, moment, tmp_path):
     """Cuts the journal as a kill does, at each kind of record; no checkpoint is left there."""
-    run_dir = tmp_path / "killed"
-    run_dir.mkdir()
-    (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
-    (run_dir / "journal").mkdir()
+    run_dir, lines, kinds = copied(whole, tmp_path / "killed")
     (run_dir / "best" / "5").mkdir(parents=True)  # of when it was interrupted
-    lines = (whole / "journal" / "000000.jsonl").read_bytes().splitlines(keepends=True)
-    kinds = [json.loads(line)["kind"] for line in lines]
     rungs = [place for place, kind in enumerate(kinds) if kind == "rung"]
     generations = [place for place, kind in enumerate(kinds) if kind == "generation"]
     cut = [rungs[0] + 1, generations[0], generations[1] + 2][moment]
     (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines[:cut]))
+    assert_goes_on(run_dir, whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "damage"),
+    [
+        ("final", 0, (b'"final"', b'"fin\xffal"')),
+        ("rung", 0, (b",", b";")),
+        ("evaluation", -1, (b"eval_return_mean", b"eval_return_mexn")),
+        ("generation", 0, (b'"generation"', b'"generosity"')),
+        ("evaluation", 3, (b'"agents":[', b'"agents":[99,')),
+    ],
+)
+def test_what_a_damaged_record_said_is_trained_again_to_the_same_results(
+    kind, number, damage, whole, tmp_path, capsys
+):
+    """The rest of the journal, written before the kill, was of no use: it built on what is lost."""
+    run_dir, lines, kinds = copied(whole, tmp_path / "damaged")
+    lines, kinds = lines[:-2], kinds[:-2]
+    place = [place for place, of in enumerate(kinds) if of == kind][number]
+    lines[place] = lines[place].replace(*damage, 1)
+    (run_dir / "journal" / "000000.jsonl").write_bytes(b"".join(lines))
+    assert report([str(run_dir)]) in (0, 2)
+    assert_goes_on(run_dir, whole)
+    said = f"is damaged (segment 0, byte {len(b''.join(lines[:place])):,})"
+    assert said in capsys.readouterr().out
+
+
+def test_a_finished_search_whose_journal_is_damaged_is_left_alone(whole, tmp_path, capsys):
+    run_dir, lines, _ = copied(whole, tmp_path / "finished")
+    content = b"".join([*lines[:5], b"damaged\n", *lines[6:]])
+    (run_dir / "journal" / "000000.jsonl").write_bytes(content)
+    assert sweep(["--resume", str(run_dir), "--no-track"]) == 2
+    assert "and the sweep has finished" in capsys.readouterr().err
+    assert [path.read_bytes() for path in (run_dir / "journal").iterdir()] == [content]
+
+
+def copied(whole, run_dir):
+    """A run directory of the same search without a checkpoint, and the journal's lines, and kinds."""
+    (run_dir / "journal").mkdir(parents=True)
+    (run_dir / "sweep.json").write_bytes((whole / "sweep.json").read_bytes())
+    lines = (whole / "journal" / "000000.jsonl").read_bytes().splitlines(keepends=True)
+    return run_dir, lines, [json.loads(line)["kind"] for line in lines]
+
+
+def assert_goes_on(run_dir, whole):
     assert sweep(["--resume", str(run_dir), "--no-track"]) == 0
     for name in ("results.csv", "finalists.csv"):
         assert (run_dir / name).read_bytes() == (whole / name).read_bytes()

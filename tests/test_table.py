@@ -229,6 +229,12 @@ def test_invalid_json_is_refused(refusal, content):
     assert "not valid JSON" in refusal(content, "table.json")
 
 
+def test_a_name_twice_in_json_is_refused(refusal):
+    assert "twice in gamma, tau, gamma" in refusal(
+        '[{"gamma": 0.9, "tau": 1, "gamma": 0.8}]', "table.json"
+    )
+
+
 @pytest.mark.parametrize("content", ["{}", "1", "null", '{"gamma": 0.9}', "[1]", "[[]]", "[{}, 1]"])
 def test_json_that_is_no_list_of_objects_is_refused(refusal, content):
     assert "list of objects" in refusal(content, "table.json")

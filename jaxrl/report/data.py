@@ -41,26 +41,17 @@ class SoFar:
 
     def update(self) -> None:
         """Reads what has been recorded since."""
-        steps = self.work[-1][1] if self.work else 0
         for record, position in journal.read(self.run_dir / "journal", self._position):
             self._position = position
-            time, before = record["time"], self._steps_of(record)
+            time = record["time"]
             self.history.take(record)
-            steps += self._steps_of(record) - before
             if record["kind"] == "begin":
                 self._before, self._began, self.status = self.milliseconds, time, None
             elif record["kind"] == "end":
                 self.status = record["status"]
             elif record["kind"] == "importances":
                 self.importances = record["shares"]
-            self.work.append((time, steps))
-
-    def _steps_of(self, record: journal.Record) -> int:
-        """Of the agents in a record, together."""
-        if record["kind"] not in ("evaluation", "final"):
-            return 0
-        results, base = self.history.place()
-        return sum(results.of_agent[agent - base].env_steps for agent in record["agents"])
+            self.work.append((time, self.history.env_steps))
 
     @property
     def milliseconds(self) -> int:

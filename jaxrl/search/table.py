@@ -5,6 +5,7 @@ passed over, so that such a file, or a part of it, is itself a table.
 """
 
 import csv
+import functools
 import io
 import json
 import math
@@ -104,12 +105,19 @@ def _read_csv(text: str, path: str) -> list[dict[str, Any]]:
 
 def _read_json(text: str, path: str) -> list[dict[str, Any]]:
     try:
-        rows = json.loads(text)
+        rows = json.loads(text, object_pairs_hook=functools.partial(_once, path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"the table {path} is not valid JSON: {error}.") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"the table {path} must be a JSON list of objects, one a configuration.")
     return rows
+
+
+def _once(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise InputError(f"the table {path} has a name twice in {', '.join(names)}.")
+    return dict(pairs)
 
 
 def _check_row(row: dict[str, Any], where: str) -> dict[str, Any]:

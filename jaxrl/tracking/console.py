@@ -220,7 +220,8 @@ def finalists_table(finalists: Sequence[Finalist]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for rank, f in enumerate(finalists, start=1):
         solved = "" if f.solved is None else f"{f.solved:.0%}"
-        interval = f"{f.fresh_low:.1f} to {f.fresh_high:.1f}"
+        is_known = math.isfinite(f.fresh_low)
+        interval = f"{f.fresh_low:.1f} to {f.fresh_high:.1f}" if is_known else "–"
         numbers = (f"{value:.1f}" for value in (f.search_score, f.fresh_iqm))
         row = (*numbers, interval, f"{f.fresh_mean:.1f}", solved, f"{f.flattery:.1f}")
         table.add_row(str(rank), str(f.config), *row)

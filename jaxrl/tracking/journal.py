@@ -27,7 +27,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxrl.rundir import write_whole
+
 Record = dict[str, Any]
+KINDS = (
+    *("begin", "evaluation", "final", "rung", "copies", "generation"),
+    *("finalists", "importances", "end"),
+)
 
 
 class Position(NamedTuple):
@@ -67,13 +73,21 @@ class Journal:
 
 
 def read(
-    directory: pathlib.Path, start: Position = Position(), illegible: list[str] | None = None
+    directory: pathlib.Path, start: Position = Position()
 ) -> Iterator[tuple[Record, Position]]:
     """The records of a journal from ``start`` on, each with the position after it.
 
     Ends at the last whole record; called again with the last position, it goes on from there.
-    Where lines are damaged is appended to ``illegible``.
     """
+    for record, position in read_lines(directory, start):
+        if record is not None:
+            yield record, position
+
+
+def read_lines(
+    directory: pathlib.Path, start: Position = Position()
+) -> Iterator[tuple[Record | None, Position]]:
+    """The same, and None for a whole line that is no record: it is damaged."""
     for number in range(start.segment, len(_segments(directory))):
         offset = start.offset if number == start.segment else 0
         with open(_segment(directory, number), "rb") as file:
@@ -87,11 +101,18 @@ def read(
                     is_whole = "kind" in record and "time" in record
                 except (ValueError, TypeError):
                     is_whole = False
-                if is_whole:
-                    yield record, Position(number, offset)
-                elif illegible is not None:
-                    place = offset - len(line)
-                    illegible.append(f"{_segment(directory, number).name} at byte {place:,}")
+                yield record if is_whole else None, Position(number, offset)
+
+
+def cut(directory: pathlib.Path, end: Position) -> None:
+    """Ends a journal at a position. The segments that had more are kept beside it, as ``*.damaged``."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    first, *later = _segments(directory)[end.segment :]
+    for path in reversed(later):
+        path.rename(path.with_name(f"{path.name}-{stamp}.damaged"))
+    content = first.read_bytes()
+    write_whole(first.with_name(f"{first.name}-{stamp}.damaged"), content)
+    write_whole(first, content[: end.offset])
 
 
 def has_ended(directory: pathlib.Path) -> bool:
