@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from jaxrl.errors import brief
+from jaxrl.errors import brief, named
 from jaxrl.tracking import journal
 from jaxrl.tracking.budget import Budget
 from jaxrl.tracking.delivery import Delivery
@@ -144,7 +144,7 @@ class Follower:
         records = journal.read(self._directory, self._position)
         try:
             for record, position in records:
-                new = list(self._projection.feed(record))
+                new = self._project(record)
                 updates += new
                 self._position = position
                 self._oldest_pending = self._oldest_pending or record["time"]
@@ -159,6 +159,15 @@ class Follower:
         if self._selection is not None:
             updates = list(self._selection.pass_on(updates))
         return merge(updates)
+
+    def _project(self, record: journal.Record) -> list[RunUpdate]:
+        try:
+            return list(self._projection.feed(record))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TrackerError(
+                f"the journal is damaged: a record of kind {record['kind']} cannot be sent "
+                f"({named(error)})"
+            ) from None
 
     def _without_delivered(
         self, updates: Iterable[RunUpdate], delivery: Delivery
