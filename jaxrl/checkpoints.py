@@ -111,10 +111,8 @@ class Checkpoints:
                     check(self._directory / name)
             except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
                 self.damaged.append(path.name)
-                with contextlib.suppress(
-                    OSError
-                ):  # so that no later generation takes it for its own
-                    path.rename(path.with_suffix(".damaged"))
+                with contextlib.suppress(OSError):
+                    path.rename(path.with_suffix(".damaged"))  # it is told of once
                 continue  # half of it is missing: the one before may be whole
             if manifest.rungs == len(layouts) - 1:
                 entries = {i: e for i, e in entries.items() if not gone.issuperset(e.agents)}

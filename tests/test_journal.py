@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrl.tracking.journal import Journal, Position, read
+from jaxrl.tracking.journal import Journal, Position, read, read_lines
 
 
 def records(directory, start=Position()):
@@ -128,9 +128,11 @@ def test_damaged_bytes_within_a_journal_cost_only_their_own_line(tmp_path):
     write(tmp_path, [0, 1, 2])
     segment = tmp_path / "000000.jsonl"
     lines = segment.read_bytes().splitlines(keepends=True)
-    for junk in (b"\x00\x00\xff\xfe\n", lines[1][:9] + b"\n", b"\n"):
-        segment.write_bytes(lines[0] + junk + lines[2])
+    said = (b"[1]", b"7", b'"kind, time"', b'{"kind": "end"}', b'{"kind": "end", "time": null}')
+    for junk in (b"\x00\x00\xff\xfe", lines[1][:9], b"", *said):
+        segment.write_bytes(lines[0] + junk + b"\n" + lines[2])
         assert numbers(tmp_path) == [0, 2]
+        assert [record is None for record, _ in read_lines(tmp_path)] == [False, True, False]
 
 
 def test_reading_from_a_position_returns_only_what_is_new(tmp_path):

@@ -98,8 +98,8 @@ def read_lines(
                 offset += len(line)
                 try:
                     record = json.loads(line)
-                    is_whole = "kind" in record and "time" in record
-                except (ValueError, TypeError):
+                    is_whole = isinstance(record["kind"], str) and isinstance(record["time"], int)
+                except (ValueError, TypeError, KeyError):
                     is_whole = False
                 yield record if is_whole else None, Position(number, offset)
 
