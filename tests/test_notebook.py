@@ -192,6 +192,7 @@ def test_rendered_it_fits_the_page_and_its_pictures_are_there(
         screenshots(browser, f"notebook-{name}")
 
 
+@pytest.mark.slow
 def test_executed_again_it_goes_on_and_every_run_has_arrived_once(build, executed):
     before = (executed.runs / "first" / "results.csv").read_bytes()
     posts = sum(method == "POST" for method, _, _ in executed.requests)

@@ -206,7 +206,7 @@ def test_other_environments_train(env):
 
 
 @pytest.mark.parametrize(
-    "shape", [{"hidden_sizes": []}, {"dueling": True}, {"n_step": 3}, {"hidden_sizes": [8, 8, 8]}]
+    "shape", [{"hidden_sizes": []}, {"hidden_sizes": [8, 8, 8], "dueling": True, "n_step": 3}]
 )
 def test_every_shape_trains_and_matches_itself_alone(shape):
     population = agents(5, seed=11, **shape)

@@ -312,6 +312,7 @@ def test_a_full_disk_ends_the_sweep_with_a_clear_error_and_it_can_go_on(tmp_path
     assert_each_record_once(run_dir)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_is_warned_of_and_training_goes_on(tmp_path, whole):
     run_dir = tmp_path / "run"
     arguments = [*SWEEP, *FAST, "--no-track", "--run-dir", run_dir]

@@ -278,6 +278,7 @@ def test_secrets_are_their_owners_alone_and_in_no_log_or_command_line(service):
             assert password not in text
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_nothing_is_lost(tmp_path):
     directory = tmp_path / "data"
     with served(directory, "--port", str(free_port())) as first:
