@@ -1,7 +1,7 @@
 """MinAtar-Breakout: seeds of the settings that rejax publishes, and what a search around them finds.
 
 Everything takes rejax's million steps; the network is a perceptron. The search trains its best two
-again on fresh seeds. Random play is gymnax's environment with actions by chance.
+again on fresh seeds. Random play is 1,000 episodes in gymnax's environment.
 """
 
 import argparse
@@ -11,36 +11,31 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from jaxrl import SweepSpec, sweep
 from jaxrl.benchmark import machine
 from jaxrl.benchmark.workloads import W3_VALUES
 from jaxrl.dqn.environment import make
+from jaxrl.episodes import play_gymnax
 
 HERE = pathlib.Path(__file__).parent
 ENV = "Breakout-MinAtar"
 LENGTH = {"env": ENV, "steps": 1_000_000, "eval_every": 50_000, "device": "cpu"}
 
 
-def random_return(episodes: int = 1_000, steps: int = 1_000) -> float:
-    """Mean return of random play, of episodes that all end within ``steps``."""
-    env = make(ENV)
-    reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
-    key = jax.random.key(0)
-    _, state = reset(jax.random.split(key, episodes))
-    returns, running = np.zeros(episodes), np.ones(episodes, bool)
-    for t in range(steps):
-        keys = jax.random.split(jax.random.fold_in(key, t), episodes)
-        actions = jax.random.randint(
-            jax.random.fold_in(key, steps + t), (episodes,), 0, env.num_actions
-        )
-        taken, state = step(keys, state, actions)
-        returns += np.where(running, np.asarray(taken.reward), 0.0)
-        running &= ~np.asarray(taken.terminated | taken.truncated)
-    assert not running.any()
-    return float(returns.mean())
+class ByChance:
+    """Stands in for a policy, and looks at nothing."""
+
+    env_id = ENV
+
+    def __init__(self) -> None:
+        env = make(ENV)
+        self.observation_mean, self.num_actions = np.zeros(env.observation_size), env.num_actions
+        self._rng = np.random.default_rng(0)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return self._rng.integers(self.num_actions, size=len(observations))
 
 
 def seeds(folder: pathlib.Path, count: int) -> dict[str, object]:
@@ -85,7 +80,8 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=16)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "breakout.json")
     args = parser.parse_args()
-    result: dict[str, object] = {"machine": machine.describe(), "random": random_return()}
+    by_chance = float(play_gymnax(ByChance(), 1_000).returns.mean())
+    result: dict[str, object] = {"machine": machine.describe(), "random": by_chance}
     with tempfile.TemporaryDirectory() as folder:
         for measure, count in ((seeds, args.seeds), (search, args.configs)):
             result[measure.__name__] = timed(measure, pathlib.Path(folder), count)

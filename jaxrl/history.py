@@ -5,7 +5,7 @@ from jaxrl.population.layout import Verdict
 from jaxrl.search.generation import FINALISTS, Generation, copies_of_record, report_of_record
 from jaxrl.search.results import Results
 from jaxrl.specification import FINALIST_EPISODES, SweepSpec
-from jaxrl.tracking.journal import KINDS, Record
+from jaxrl.tracking.journal import DAMAGED, KINDS, Record
 
 
 class History:
@@ -52,7 +52,7 @@ class History:
         """
         try:
             self._take(record)
-        except (InputError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (InputError, *DAMAGED) as error:
             raise InputError(
                 f"the journal is damaged: a record of kind {record['kind']} cannot be followed "
                 f"({named(error)}). What there was before it can be gone on with: --resume."

@@ -163,7 +163,7 @@ class Follower:
     def _project(self, record: journal.Record) -> list[RunUpdate]:
         try:
             return list(self._projection.feed(record))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except journal.DAMAGED as error:
             raise TrackerError(
                 f"the journal is damaged: a record of kind {record['kind']} cannot be sent "
                 f"({named(error)})"

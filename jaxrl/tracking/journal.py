@@ -34,6 +34,8 @@ KINDS = (
     *("begin", "evaluation", "final", "rung", "copies", "generation"),
     *("finalists", "importances", "end"),
 )
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError)
+"""What it raises to follow a record that is not what it should be."""
 
 
 class Position(NamedTuple):
